@@ -1,0 +1,21 @@
+import preset from './jest.preset.js';
+
+const project = (displayName, more) => ({ ...preset, displayName, rootDir: import.meta.dirname, ...more });
+
+export default {
+  projects: [
+    project('unit', {
+      testMatch: ['<rootDir>/{apps,libs,tools}/**/*.spec.ts'],
+      testPathIgnorePatterns: ['/node_modules/', '\\.int\\.spec\\.ts$', '/apps/e2e/'],
+    }),
+    project('int', {
+      testMatch: ['<rootDir>/{apps,libs,tools}/**/*.int.spec.ts'],
+      testPathIgnorePatterns: ['/node_modules/', '/apps/e2e/'],
+      globalSetup: '<rootDir>/tools/local/dist/jest-setup.js',
+      globalTeardown: '<rootDir>/tools/local/dist/jest-teardown.js',
+    }),
+    project('e2e', {
+      testMatch: ['<rootDir>/apps/e2e/src/**/*.spec.ts'],
+    }),
+  ],
+};

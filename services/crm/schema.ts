@@ -1,0 +1,47 @@
+import { belongsTo, boolean, date, defineSchema, email, enumeration, number, text } from '@atomo-cc/schema';
+
+export default defineSchema({
+  models: {
+    Company: {
+      description: 'An organisation we do business with.',
+      fields: {
+        name: text().required().describe('The name it goes by.'),
+        industry: text().max(100),
+        website: text().max(500),
+        employees: number().min(0),
+        isCustomer: boolean().describe('True once a first deal was won.'),
+      },
+    },
+    Contact: {
+      description: 'A person, usually at a company.',
+      fields: {
+        name: text().required().describe('First and last name.'),
+        email: email(),
+        phone: text().max(50),
+        company: belongsTo('Company'),
+        stage: enumeration('Lead', 'Prospect', 'Customer', 'Former').describe('Where the relationship stands.'),
+        birthday: date(),
+      },
+    },
+    Deal: {
+      description: 'A sale in the making.',
+      fields: {
+        title: text().required(),
+        amount: number().min(0).describe('In the currency of the company, without tax.'),
+        stage: enumeration('Open', 'Won', 'Lost').required(),
+        closesOn: date().describe('The day by which the decision is expected.'),
+        company: belongsTo('Company').required(),
+        contact: belongsTo('Contact'),
+      },
+    },
+    Note: {
+      description: 'Something worth remembering about a contact or a deal.',
+      fields: {
+        body: text().max(100_000).required(),
+        pinned: boolean(),
+        contact: belongsTo('Contact'),
+        deal: belongsTo('Deal'),
+      },
+    },
+  },
+});
