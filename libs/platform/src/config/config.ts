@@ -1,0 +1,116 @@
+import { cleanEnv, EnvError, makeValidator, port, str, type ValidatorSpec } from 'envalid';
+import { CodedError } from '@atomo-cc/kernel';
+
+/** What a service is stopped with before it opens anything. */
+export const CONFIG_ERRORS = {
+  CONFIG_INVALID: 'An environment variable is missing or wrong; the message names it, its fault and an example.',
+} as const;
+
+/** A Postgres URL. */
+export const postgresUrl = makeValidator<string>((input) => requireUrl(input, ['postgres:', 'postgresql:']));
+/** A Redis or Valkey URL; rediss: is Redis over TLS. */
+export const redisUrl = makeValidator<string>((input) => requireUrl(input, ['redis:', 'rediss:']));
+/** A whole number from 1 on. */
+export const count = makeValidator<number>((input) => {
+  if (!/^[1-9]\d{0,8}$/.test(input)) throw new EnvError('is not a whole number from 1 on');
+  return Number(input);
+});
+
+function requireUrl(input: string, protocols: string[]): string {
+  let url: URL;
+  try {
+    url = new URL(input);
+  } catch {
+    throw new EnvError('is not a URL');
+  }
+  if (!protocols.includes(url.protocol)) throw new EnvError(`does not start with ${protocols[0]}//`);
+  return input;
+}
+
+/** The variables that every service reads. */
+export const serviceVariables = {
+  ATOMO_MODE: str({
+    choices: ['embedded', 'production'],
+    default: 'production',
+    desc: '`npm start` sets embedded: development login and secrets are allowed. Anywhere else a missing secret stops the boot.',
+  }),
+  HOST: str({ default: '127.0.0.1', example: '0.0.0.0', desc: 'The address the service listens on.' }),
+  LOG_LEVEL: str({
+    choices: ['trace', 'debug', 'info', 'warn', 'error', 'silent'],
+    default: 'info',
+    desc: 'The lowest level that is logged.',
+  }),
+  DATABASE_URL: postgresUrl({
+    example: 'postgres://atomo:secret@localhost:5432/atomo',
+    desc: 'Postgres 15 or newer. The login must own the database: migrations and the two roles are made with it.',
+  }),
+  REDIS_URL: redisUrl({ example: 'redis://localhost:6379', desc: 'Redis 6.2 or newer, or Valkey, with maxmemory-policy noeviction.' }),
+  ATOMO_SUPERVISOR: str({
+    default: '',
+    example: '/tmp/atomo-1a2b3c.sock',
+    desc: 'Set by `npm start`: the socket of the supervisor. When it closes, the service stops.',
+  }),
+};
+
+/** The variables that say where memory lives, for the services that read or write it. */
+export const memoryVariables = {
+  MEMORY_URI: str({
+    example: 's3://my-bucket/memory',
+    desc: 'Where LanceDB keeps vectors and full text: s3://bucket/prefix, or a folder that all services share.',
+  }),
+  MEMORY_VOLUME_SHARED: str({
+    choices: ['true', 'false'],
+    default: 'false',
+    desc: 'true says that a MEMORY_URI on local disk is a volume that every service mounts.',
+  }),
+};
+
+/** A port variable of a service. */
+export const servicePort = port;
+
+/**
+ * Reads the declared variables out of `environment`.
+ * @throws CodedError CONFIG_INVALID with one line per fault: the variable, what is wrong with it, an example
+ */
+export function loadConfig<Specs extends Record<string, ValidatorSpec<unknown>>>(
+  specs: Specs,
+  environment: Readonly<Record<string, string | undefined>> = process.env,
+): Readonly<{ [Name in keyof Specs]: Specs[Name] extends ValidatorSpec<infer Value> ? Value : never }> {
+  // An empty string means "not set": compose files and .env files produce it for variables left blank.
+  const given = Object.fromEntries(Object.entries(environment).filter(([, value]) => value !== undefined && value !== ''));
+  return cleanEnv(given, specs, {
+    reporter: ({ errors }) => {
+      const faults = Object.entries(errors).map(([name, error]) => {
+        const spec = specs[name as keyof Specs];
+        const shown = given[name] === undefined ? 'is not set' : `is wrong: it ${(error as Error).message}`;
+        const example = spec?.example ?? spec?.choices?.join(' or ');
+        return `${name} ${shown}.${example === undefined ? '' : ` Example: ${name}=${String(example)}`}`;
+      });
+      if (faults.length > 0) throw new CodedError('CONFIG_INVALID', faults.join('\n'));
+    },
+  }) as never;
+}
+
+/**
+ * The value of a secret. In embedded mode a missing one is `developmentValue`; elsewhere it stops the boot, so that nobody
+ * runs in the open with a secret that is in this repository.
+ * @throws CodedError CONFIG_INVALID
+ */
+export function requireSecret(mode: string, name: string, value: string, developmentValue: string, example: string): string {
+  if (value !== '' && (mode === 'embedded' || value !== developmentValue)) return value;
+  if (mode === 'embedded') return developmentValue;
+  throw new CodedError('CONFIG_INVALID', `${name} is not set, or is the development value. Example: ${name}=${example}`);
+}
+
+/**
+ * Refuses memory on one machine's disk where services run on several.
+ * @throws CodedError CONFIG_INVALID
+ */
+export function requireReachableMemory(config: { ATOMO_MODE: string; MEMORY_URI: string; MEMORY_VOLUME_SHARED: string }): string {
+  const isRemote = /^[a-z0-9+]+:\/\//.test(config.MEMORY_URI) && !config.MEMORY_URI.startsWith('file:');
+  if (isRemote || config.ATOMO_MODE === 'embedded' || config.MEMORY_VOLUME_SHARED === 'true') return config.MEMORY_URI;
+  throw new CodedError(
+    'CONFIG_INVALID',
+    'MEMORY_URI is a folder of one machine. Use s3://bucket/prefix, or set MEMORY_VOLUME_SHARED=true when every service mounts that folder.',
+  );
+}

@@ -1,0 +1,2 @@
+export { Health } from './health.js';
+export type { HealthCheck, Readiness } from './health.js';

@@ -1,0 +1,190 @@
+import 'reflect-metadata';
+import { connect } from 'node:net';
+import { type DynamicModule, Global, Module, type Type } from '@nestjs/common';
+import { NestFactory } from '@nestjs/core';
+import { FastifyAdapter, type NestFastifyApplication } from '@nestjs/platform-fastify';
+import type { FastifyBaseLogger, FastifyInstance } from 'fastify';
+import { apiError, type ApiErrorCode, API_ERRORS, isCodedError, uuidv7 } from '@atomo-cc/kernel';
+import { Health } from '../health/index.js';
+import { createLogger, nestLogger, type Logger } from '../logging/index.js';
+import { Metrics } from '../telemetry/index.js';
+
+/** The longest a service takes to end what it has after SIGTERM; below the 300 s that Fly and compose grant. */
+const STOP_TIMEOUT_MS = 280_000;
+/** The default limit of a request's body; routes that take files stream them and set their own. */
+const BODY_LIMIT = 1024 * 1024;
+/** The token under which the service's logger is injected. */
+export const LOGGER = Symbol('logger');
+
+/** What a service is started with. */
+export interface ServiceOptions {
+  readonly name: string;
+  readonly module: Type | DynamicModule;
+  readonly config: { readonly HOST: string; readonly LOG_LEVEL: string; readonly ATOMO_SUPERVISOR: string };
+  /** The port to listen on; 0 takes a free one. */
+  readonly port: number;
+  /** Sets up what Nest has no word for (plain Fastify routes, a socket adapter), before the service listens. */
+  readonly configure?: (app: NestFastifyApplication) => void | Promise<void>;
+}
+
+/** A service that listens. */
+export interface RunningService {
+  readonly url: string;
+  readonly app: NestFastifyApplication;
+  /** Stops taking work, ends what is under way, closes all connections. Calling it again waits for the first call. */
+  stop(): Promise<void>;
+}
+
+/** Gives every module the service's logger, health and metrics. */
+@Global()
+@Module({})
+class PlatformModule {
+  static with(logger: Logger, health: Health, metrics: Metrics): DynamicModule {
+    const providers = [
+      { provide: LOGGER, useValue: logger },
+      { provide: Health, useValue: health },
+      { provide: Metrics, useValue: metrics },
+    ];
+    return { module: PlatformModule, providers, exports: providers };
+  }
+}
+
+/**
+ * Runs a service: health and metrics endpoints, JSON logs with request ids, coded errors, clean stop on SIGTERM and SIGINT.
+ * When the boot fails it prints one sentence to standard error and ends the process with code 1.
+ */
+export async function runService(options: () => ServiceOptions | Promise<ServiceOptions>): Promise<void> {
+  let service: RunningService;
+  try {
+    const resolved = await options();
+    service = await startService(resolved);
+    const stop = () => void stopProcess(service);
+    process.once('SIGTERM', stop);
+    process.once('SIGINT', stop);
+    if (resolved.config.ATOMO_SUPERVISOR) announce(resolved.config.ATOMO_SUPERVISOR, resolved.name, service.url, stop);
+  } catch (error) {
+    process.stderr.write(`${describeBootFault(error)}\n`);
+    process.exit(1);
+  }
+}
+
+/** Starts a service and answers once it listens. */
+export async function startService(options: ServiceOptions): Promise<RunningService> {
+  const logger = createLogger(options.name, options.config.LOG_LEVEL);
+  const health = new Health();
+  const metrics = new Metrics(options.name);
+  const adapter = new FastifyAdapter({
+    loggerInstance: logger as unknown as FastifyBaseLogger,
+    // One line per request is written below, when its outcome is known.
+    disableRequestLogging: true,
+    bodyLimit: BODY_LIMIT,
+    genReqId: () => uuidv7(),
+    // Ends idle keep-alive connections at close, or a stop would wait for every client to go away.
+    forceCloseConnections: 'idle',
+    trustProxy: false,
+  });
+  const root: DynamicModule = {
+    module: class ServiceRoot {},
+    imports: [PlatformModule.with(logger, health, metrics), options.module],
+  };
+  const app = await NestFactory.create<NestFastifyApplication>(root, adapter, {
+    logger: nestLogger(logger),
+    abortOnError: false,
+  });
+  const fastify = app.getHttpAdapter().getInstance() as unknown as FastifyInstance;
+  addOperatorRoutes(fastify, health, metrics, logger);
+  await options.configure?.(app);
+  await app.listen(options.port, options.config.HOST);
+  const address = fastify.server.address();
+  const port = typeof address === 'object' && address ? address.port : options.port;
+  const host = options.config.HOST === '0.0.0.0' ? '127.0.0.1' : options.config.HOST;
+  const url = `http://${host}:${port}`;
+  logger.info({ url }, 'listening');
+  let stopped: Promise<void> | undefined;
+  return {
+    url,
+    app,
+    stop: () => {
+      health.stopping();
+      stopped ??= app.close();
+      return stopped;
+    },
+  };
+}
+
+function addOperatorRoutes(fastify: FastifyInstance, health: Health, metrics: Metrics, logger: Logger): void {
+  fastify.get('/health/live', () => ({ status: 'live' }));
+  fastify.get('/health/ready', async (_request, reply) => {
+    const readiness = await health.readiness();
+    return reply.status(readiness.status === 'ready' ? 200 : 503).send(readiness);
+  });
+  fastify.get('/metrics', async (_request, reply) =>
+    reply.header('content-type', metrics.registry.contentType).send(await metrics.registry.metrics()),
+  );
+  fastify.addHook('onRequest', async (request, reply) => {
+    reply.header('x-request-id', request.id);
+  });
+  fastify.addHook('onResponse', async (request, reply) => {
+    const route = request.routeOptions.url ?? 'none';
+    metrics.observeRequest(request.method, route, reply.statusCode, reply.elapsedTime / 1000);
+    if (route.startsWith('/health/') || route === '/metrics') return;
+    const line = { req: request, status: reply.statusCode, ms: Math.round(reply.elapsedTime) };
+    if (reply.statusCode >= 500) logger.error(line, 'answered');
+    else logger.debug(line, 'answered');
+  });
+}
+
+/** Tells the supervisor where this service is, and stops with it: nothing outlives a killed supervisor. */
+function announce(socketPath: string, name: string, url: string, stop: () => void): void {
+  const socket = connect(socketPath, () => {
+    socket.write(`${JSON.stringify({ name, pid: process.pid, url })}\n`);
+  });
+  socket.on('error', () => undefined);
+  socket.once('close', stop);
+  socket.unref();
+}
+
+let isStopping = false;
+
+async function stopProcess(service: RunningService): Promise<void> {
+  if (isStopping) return;
+  isStopping = true;
+  setTimeout(() => process.exit(1), STOP_TIMEOUT_MS).unref();
+  await service.stop().catch((error: unknown) => process.stderr.write(`${describeBootFault(error)}\n`));
+  process.exit(0);
+}
+
+function describeBootFault(error: unknown): string {
+  if (isCodedError(error)) return error.message;
+  const { code, message } = error as { code?: string; message?: string; port?: number };
+  if (code === 'EADDRINUSE') return `The port is taken (${message ?? code}): stop the other program, or set another port.`;
+  return error instanceof Error ? (error.stack ?? error.message) : String(error);
+}
+
+const HTTP_STATUS: Readonly<Record<ApiErrorCode, number>> = {
+  UNAUTHENTICATED: 401,
+  FORBIDDEN: 403,
+  NOT_FOUND: 404,
+  VALIDATION_ERROR: 400,
+  CONFLICT: 409,
+  RATE_LIMITED: 429,
+  QUERY_TOO_COMPLEX: 400,
+  INTERNAL_ERROR: 500,
+};
+
+/** What a REST route answers for an error: the status and a body without stack, SQL or secret. */
+export function restError(error: unknown): { status: number; body: { error: { code: string; message: string; details?: unknown } } } {
+  const known = isCodedError(error) && error.code in API_ERRORS ? error : fromFramework(error);
+  const code = known.code as ApiErrorCode;
+  const details = known.details === undefined ? {} : { details: known.details };
+  return { status: HTTP_STATUS[code], body: { error: { code, message: known.message, ...details } } };
+}
+
+function fromFramework(error: unknown) {
+  const { statusCode, status, message } = error as { statusCode?: number; status?: number; message?: string };
+  const given = statusCode ?? status ?? 500;
+  if (given === 404) return apiError('NOT_FOUND', 'There is nothing at this address.');
+  if (given === 413) return apiError('VALIDATION_ERROR', 'The body is larger than this route takes.');
+  if (given >= 400 && given < 500) return apiError('VALIDATION_ERROR', message ?? 'The request is malformed.');
+  return apiError('INTERNAL_ERROR', 'Something went wrong on our side. The log has it under the x-request-id of this answer.');
+}

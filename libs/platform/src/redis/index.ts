@@ -1,0 +1,2 @@
+export { openRedis } from './redis.js';
+export type { Redis, RedisUse } from './redis.js';
