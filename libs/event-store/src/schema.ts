@@ -1,0 +1,46 @@
+import type { MigrationInterface, QueryRunner } from 'typeorm';
+import { runAll, tenantTable, type Migration } from '@atomo-cc/platform/postgres';
+
+/**
+ * The log and the head of each stream. Both roles may only add to the log: nobody who serves requests can change or remove
+ * an event, by privilege. The sequence has no cache, because a cached number would be handed out after the fence was read.
+ */
+class EventLog1700000400000 implements MigrationInterface {
+  name = 'EventLog1700000400000';
+
+  async up(runner: QueryRunner): Promise<void> {
+    await runAll(runner, [
+      `create sequence event_log_position as bigint cache 1`,
+      `create table event_log (
+         position bigint primary key,
+         tenant_id uuid not null,
+         stream text not null,
+         stream_version int not null,
+         type text not null,
+         schema_version int not null,
+         data jsonb not null,
+         metadata jsonb not null,
+         recorded_at timestamptz not null default clock_timestamp(),
+         unique (tenant_id, stream, stream_version)
+       )`,
+      `create index event_log_by_tenant on event_log (tenant_id, position)`,
+      `create index event_log_by_type on event_log (tenant_id, type, position)`,
+      `create table event_streams (
+         tenant_id uuid not null,
+         stream text not null,
+         version int not null,
+         primary key (tenant_id, stream)
+       )`,
+      ...tenantTable('event_log', { app: 'select, insert', system: 'select' }),
+      ...tenantTable('event_streams', { app: 'select, insert, update', system: 'select' }),
+      `grant usage, select on sequence event_log_position to atomo_app, atomo_system`,
+    ]);
+  }
+
+  async down(runner: QueryRunner): Promise<void> {
+    await runAll(runner, ['drop table event_streams', 'drop table event_log', 'drop sequence event_log_position']);
+  }
+}
+
+/** The migrations of the tables this lib owns. */
+export const eventStoreMigrations: readonly Migration[] = [EventLog1700000400000];
