@@ -1,6 +1,6 @@
 import 'reflect-metadata';
 import { connect } from 'node:net';
-import { type DynamicModule, Global, Module, type Type } from '@nestjs/common';
+import { type DynamicModule, Global, Module, type Provider, type Type } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
 import { FastifyAdapter, type NestFastifyApplication } from '@nestjs/platform-fastify';
 import type { FastifyBaseLogger, FastifyInstance } from 'fastify';
@@ -23,8 +23,14 @@ export interface ServiceOptions {
   readonly config: { readonly HOST: string; readonly LOG_LEVEL: string; readonly ATOMO_SUPERVISOR: string };
   /** The port to listen on; 0 takes a free one. */
   readonly port: number;
+  /** What every module may inject: the service's databases and connections. */
+  readonly provide?: readonly Provider[];
+  /** Closes what was provided, after all modules have stopped. */
+  readonly close?: () => Promise<unknown>;
   /** Sets up what Nest has no word for (plain Fastify routes, a socket adapter), before the service listens. */
   readonly configure?: (app: NestFastifyApplication) => void | Promise<void>;
+  /** Told once the service listens, and where. */
+  readonly listening?: (url: string, app: NestFastifyApplication) => void;
 }
 
 /** A service that listens. */
@@ -35,12 +41,13 @@ export interface RunningService {
   stop(): Promise<void>;
 }
 
-/** Gives every module the service's logger, health and metrics. */
+/** Gives every module the service's logger, health, metrics, and what the service provides. */
 @Global()
 @Module({})
 class PlatformModule {
-  static with(logger: Logger, health: Health, metrics: Metrics): DynamicModule {
-    const providers = [
+  static with(logger: Logger, health: Health, metrics: Metrics, provided: readonly Provider[]): DynamicModule {
+    const providers: Provider[] = [
+      ...provided,
       { provide: LOGGER, useValue: logger },
       { provide: Health, useValue: health },
       { provide: Metrics, useValue: metrics },
@@ -85,7 +92,7 @@ export async function startService(options: ServiceOptions): Promise<RunningServ
   });
   const root: DynamicModule = {
     module: class ServiceRoot {},
-    imports: [PlatformModule.with(logger, health, metrics), options.module],
+    imports: [PlatformModule.with(logger, health, metrics, options.provide ?? []), options.module],
   };
   const app = await NestFactory.create<NestFastifyApplication>(root, adapter, {
     logger: nestLogger(logger),
@@ -100,13 +107,14 @@ export async function startService(options: ServiceOptions): Promise<RunningServ
   const host = options.config.HOST === '0.0.0.0' ? '127.0.0.1' : options.config.HOST;
   const url = `http://${host}:${port}`;
   logger.info({ url }, 'listening');
+  options.listening?.(url, app);
   let stopped: Promise<void> | undefined;
   return {
     url,
     app,
     stop: () => {
       health.stopping();
-      stopped ??= app.close();
+      stopped ??= app.close().then(async () => void (await options.close?.()));
       return stopped;
     },
   };

@@ -3,5 +3,5 @@ export type { DatabaseOptions } from './database.js';
 export { POSTGRES_ERRORS } from './errors.js';
 export { Leases1700000001000, releaseLease, takeLease } from './lease.js';
 export type { Lease } from './lease.js';
-export { describeConnectFault, migrate, runAll, tenantTable } from './migrate.js';
+export { changeTables, describeConnectFault, migrate, runAll, tenantTable } from './migrate.js';
 export type { Migration } from './migrate.js';

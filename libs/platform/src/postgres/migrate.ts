@@ -1,6 +1,6 @@
 import { DataSource, type MigrationInterface, type QueryRunner } from 'typeorm';
 import { CodedError } from '@atomo-cc/kernel';
-import { APP_ROLE, SYSTEM_ROLE } from './database.js';
+import { APP_ROLE, SYSTEM_ROLE, Tx } from './database.js';
 
 /** The oldest Postgres that has everything we use (`security_invoker` views and `nulls not distinct` came with 15). */
 const OLDEST_POSTGRES = 150_000;
@@ -36,10 +36,22 @@ class Roles1700000000000 implements MigrationInterface {
  * @throws CodedError DATABASE_UNREACHABLE, DATABASE_TOO_OLD
  */
 export async function migrate(url: string, migrations: readonly Migration[]): Promise<void> {
+  await asOwner(url, [Roles1700000000000, ...migrations], async (source) => void (await source.runMigrations()));
+}
+
+/**
+ * Changes tables whose shape is known only at run time, in one transaction and under the same lock as `migrate`.
+ * @throws CodedError DATABASE_UNREACHABLE, DATABASE_TOO_OLD
+ */
+export async function changeTables(url: string, change: (tx: Tx) => Promise<void>): Promise<void> {
+  await asOwner(url, [], (source) => source.transaction((manager) => change(new Tx(manager))));
+}
+
+async function asOwner(url: string, migrations: readonly Migration[], work: (source: DataSource) => Promise<void>): Promise<void> {
   const source = new DataSource({
     type: 'postgres',
     url,
-    migrations: [Roles1700000000000, ...migrations],
+    migrations: [...migrations],
     migrationsTableName: 'migrations',
     migrationsTransactionMode: 'each',
     applicationName: 'atomo migrate',
@@ -58,7 +70,7 @@ export async function migrate(url: string, migrations: readonly Migration[]): Pr
       throw new CodedError('DATABASE_TOO_OLD', `Postgres ${Math.floor(version / 10_000)} at DATABASE_URL is older than 15.`);
     }
     await lock.query('select pg_advisory_lock($1)', [MIGRATION_LOCK]);
-    await source.runMigrations();
+    await work(source);
   } finally {
     await lock.query('select pg_advisory_unlock_all()').catch(() => undefined);
     await lock.release();

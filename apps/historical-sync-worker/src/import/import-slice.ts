@@ -1,0 +1,154 @@
+import { isCodedError, sleep } from '@atomo-cc/kernel';
+import { indexPending, ingestMessages, optimiseIndex, type IndexTarget, type SourceMessage } from '@atomo-cc/memory';
+import type { BlobStore } from '@atomo-cc/platform/blobs';
+import type { AppDatabase } from '@atomo-cc/platform/postgres';
+import {
+  commitChunk,
+  completeSyncJob,
+  continueSyncJob,
+  quarantine,
+  type ChunkCounts,
+  type Quarantined,
+  type SyncJob,
+  type SyncJobClaim,
+} from '@atomo-cc/sync-jobs';
+import { openMailArchive, parseMail, type MboxEntry } from '../connectors/mbox/index.js';
+
+/** Messages per transaction, embedding call and LanceDB commit: a second's work at most, and what a crash repeats at most. */
+const CHUNK = 100;
+/**
+ * How long one slice works before it queues the next: long enough that unpacking a gzip again up to the checkpoint costs
+ * little beside it, short enough that one huge archive does not keep a worker from everybody else's jobs.
+ */
+const SLICE_MS = 5 * 60_000;
+
+/** How often to ask again for the index while another worker writes it. */
+const INDEX_BUSY_MS = 100;
+
+/** How a slice ended: the job is complete, more is queued, or the claim was lost (paused, cancelled, taken over). */
+export type SliceOutcome = 'completed' | 'continued' | 'lost';
+
+/** What a slice works with. */
+export interface ImportContext {
+  readonly database: AppDatabase;
+  readonly blobs: BlobStore;
+  /** Where vectors and full text of the records go. */
+  readonly index: Omit<IndexTarget, 'tenant' | 'db'>;
+  /** Called after every chunk with the number of messages in it and how long it took. */
+  readonly onChunk: (claim: SyncJobClaim, records: number, seconds: number) => void;
+}
+
+/** A chunk that must be rolled back because the claim on its job is lost. */
+class ClaimLost extends Error {}
+
+/**
+ * Reads an uploaded mail archive into memory, from the job's checkpoint on, a chunk at a time: one transaction for records,
+ * graph, quarantine, checkpoint and counters, then one embedding call and one LanceDB commit, under way while the next
+ * chunk is read. Whatever happens in between, the checkpoint and what it stands for are committed together, so a repeated
+ * chunk finds its records unchanged.
+ * @param signal ends the slice after the chunk under way; the rest is queued again
+ * @throws ArchiveError when the archive cannot be read further; other errors may pass
+ */
+export async function runImportSlice(
+  context: ImportContext,
+  job: SyncJob,
+  claim: SyncJobClaim,
+  signal: AbortSignal,
+): Promise<SliceOutcome> {
+  const { tenant } = claim;
+  const from = (job.checkpoint as { offset: number } | null)?.offset ?? 0;
+  const deadline = Date.now() + SLICE_MS;
+  const target: IndexTarget = { ...context.index, db: context.database, tenant };
+  let indexing: Promise<unknown> = Promise.resolve();
+  try {
+    const archive = await openMailArchive(context.blobs.read(tenant, job.importId), { from });
+    for await (const entries of inChunks(archive.entries)) {
+      const started = performance.now();
+      const chunk = await readChunk(entries);
+      await storeChunk(context.database, job, claim, chunk, archive.consumedBytes());
+      await indexing;
+      indexing = indexPending(target);
+      // The rejection is met at the next await; without this the process would end on it before.
+      indexing.catch(() => undefined);
+      context.onChunk(claim, entries.length, (performance.now() - started) / 1000);
+      if (signal.aborted || Date.now() > deadline) {
+        await indexing;
+        const isOurs = await context.database.transaction(tenant, (tx) => continueSyncJob(tx, claim));
+        return isOurs ? 'continued' : 'lost';
+      }
+    }
+    await indexing;
+    await finishIndex(target);
+    const isOurs = await context.database.transaction(tenant, (tx) => completeSyncJob(tx, claim));
+    return isOurs ? 'completed' : 'lost';
+  } catch (error) {
+    await indexing.catch(() => undefined);
+    if (error instanceof ClaimLost) return 'lost';
+    throw error;
+  }
+}
+
+/** A complete job can be searched: everything queued for the index is in it, and the index is in its best shape. */
+async function finishIndex(target: IndexTarget): Promise<void> {
+  for (let round = await indexPending(target); round.pending; round = await indexPending(target)) {
+    if (round.busy) await sleep(INDEX_BUSY_MS);
+  }
+  await optimiseIndex(target);
+}
+
+async function* inChunks(entries: AsyncIterable<MboxEntry>): AsyncGenerator<MboxEntry[]> {
+  let chunk: MboxEntry[] = [];
+  for await (const entry of entries) {
+    chunk.push(entry);
+    if (chunk.length < CHUNK) continue;
+    yield chunk;
+    chunk = [];
+  }
+  if (chunk.length > 0) yield chunk;
+}
+
+interface Chunk {
+  readonly messages: SourceMessage[];
+  readonly faults: Quarantined[];
+  readonly end: number;
+}
+
+async function readChunk(entries: readonly MboxEntry[]): Promise<Chunk> {
+  const messages: SourceMessage[] = [];
+  const faults: Quarantined[] = [];
+  for (const entry of entries) {
+    const read = 'fault' in entry ? entry.fault : await parseMail(entry.raw, entry.envelope);
+    if ('code' in read) faults.push({ offset: entry.offset, code: read.code, reason: read.reason });
+    else messages.push(read);
+  }
+  return { messages, faults, end: entries.at(-1)!.end };
+}
+
+async function storeChunk(
+  database: AppDatabase,
+  job: SyncJob,
+  claim: SyncJobClaim,
+  chunk: Chunk,
+  bytesProcessed: number,
+): Promise<void> {
+  await database.transaction(claim.tenant, async (tx) => {
+    await quarantine(tx, claim, job.importId, chunk.faults);
+    const ingested = await ingestMessages(tx, {
+      tenant: claim.tenant,
+      jobId: job.id,
+      source: job.integration,
+      messages: chunk.messages,
+    });
+    const counts: ChunkCounts = { ...ingested, recordsQuarantined: chunk.faults.length };
+    const isOurs = await commitChunk(tx, claim, { checkpoint: { offset: chunk.end }, bytesProcessed, counts });
+    if (!isOurs) throw new ClaimLost();
+  });
+}
+
+/** What a failed slice says to the job's owner: the code and sentence of an error that is meant for people, else a hint to the log. */
+export function describeFailure(error: unknown): { code: string; message: string; mayPass: boolean } {
+  const { name, code, message } = error as { name?: string; code?: string; message?: string };
+  if (name === 'ArchiveError') return { code: code!, message: message!, mayPass: false };
+  if (isCodedError(error)) return { code: error.code, message: error.message, mayPass: true };
+  return { code: 'INTERNAL_ERROR', message: 'Something went wrong on our side; the log of the worker has it.', mayPass: true };
+}

@@ -1,0 +1,1 @@
+export { HistoricalSyncProcessor, ImportResources } from './historical-sync.processor.js';
