@@ -1,0 +1,255 @@
+import type { Server } from 'node:http';
+import type { Duplex } from 'node:stream';
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import {
+  GraphQLError,
+  GraphQLObjectType,
+  GraphQLSchema,
+  parse,
+  subscribe,
+  validate,
+  type DocumentNode,
+  type ExecutionArgs,
+  type GraphQLErrorOptions,
+} from 'graphql';
+import { compileQuery, isCompiledQuery, type CompiledQuery } from 'graphql-jit';
+import { createHandler, type Request } from 'graphql-http';
+
+import { useServer } from 'graphql-ws/use/ws';
+import { WebSocketServer } from 'ws';
+import { renderGraphiQL } from '@graphql-yoga/render-graphiql';
+import { apiError, API_ERRORS, isCodedError, uuidv7 } from '@atomo-cc/kernel';
+import type { Principal } from '@atomo-cc/access';
+import type { Logger } from '@atomo-cc/platform/logging';
+import type { ApiContext, ApiPart } from './part.js';
+
+/** Documents that are kept parsed, checked and compiled. An application has a few hundred; ten thousand random ones cannot fill the memory. */
+const CACHED_DOCUMENTS = 1_000;
+/** A longer document is no hand-written query; GraphiQL's introspection has 2,000 characters. */
+const MAX_DOCUMENT_CHARACTERS = 100_000;
+/** A subscriber that does not say who it is within this time is cut. */
+const CONNECTION_INIT_MS = 10_000;
+/** The largest message a subscriber may send: a document and its variables. */
+const MAX_MESSAGE_BYTES = 1024 * 1024;
+
+/** One GraphQL schema of all features' parts. */
+export function buildApiSchema(parts: readonly ApiPart[]): GraphQLSchema {
+  const type = (kind: keyof ApiPart, name: string) =>
+    new GraphQLObjectType({ name, fields: Object.assign({}, ...parts.map((part) => part[kind] ?? {})) });
+  return new GraphQLSchema({
+    query: type('query', 'Query'),
+    mutation: type('mutation', 'Mutation'),
+    subscription: type('subscription', 'Subscription'),
+  });
+}
+
+/** What the GraphQL endpoint needs to know of the rest. */
+export interface ApiServerOptions {
+  readonly schema: GraphQLSchema;
+  /** Turns an Authorization header into who is calling. @throws CodedError UNAUTHENTICATED */
+  readonly authenticate: (authorization: string | undefined) => Promise<Principal>;
+  readonly logger: Logger;
+}
+
+/**
+ * Serves GraphQL at /graphql: POST by the GraphQL-over-HTTP specification, graphql-ws for subscriptions on the same path,
+ * and GraphiQL for a browser's GET. Returns what closes the open sockets.
+ */
+export function serveApi(fastify: FastifyInstance, options: ApiServerOptions): { close(): Promise<void> } {
+  const documents = new DocumentCache(options.schema);
+  const formatError = errorFormatter(options.logger);
+
+  const handle = createHandler<FastifyRequest, unknown, Record<string, unknown>>({
+    schema: options.schema,
+    parse: (source) => documents.parse(typeof source === 'string' ? source : source.body),
+    validate: (_schema, document) => documents.validate(document),
+    execute: ((args: ExecutionArgs) => documents.execute(args)) as never,
+    context: (request) => request.raw.apiContext as unknown as Record<string, unknown>,
+    formatError,
+  });
+
+  const answer = async (request: FastifyRequest, reply: FastifyReply) => {
+    try {
+      const principal = await options.authenticate(request.headers.authorization);
+      request.apiContext = { principal, requestId: request.id };
+    } catch (error) {
+      const body = { errors: [formatError(error as Error)] };
+      return reply.status(isCodedError(error) ? 401 : 500).send(body);
+    }
+    const [body, init] = await handle({
+      url: request.url,
+      method: request.method,
+      headers: request.headers,
+      body: request.body as string | Record<string, unknown> | null,
+      raw: request,
+      context: undefined,
+    } satisfies Request<FastifyRequest, unknown>);
+    return reply
+      .status(init.status)
+      .headers(init.headers ?? {})
+      .send(body ?? '');
+  };
+
+  fastify.decorateRequest('apiContext');
+  fastify.post('/graphql', answer);
+  fastify.get('/graphql', (request, reply) => {
+    if (!request.headers.accept?.includes('text/html')) return answer(request, reply);
+    return reply.type('text/html').send(graphiql());
+  });
+  return serveSockets(fastify.server, options, documents, formatError);
+}
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    apiContext?: ApiContext;
+  }
+}
+
+let graphiqlPage: string | undefined;
+
+function graphiql(): string {
+  graphiqlPage ??= renderGraphiQL({
+    title: 'Atomo GraphiQL',
+    endpoint: '/graphql',
+    subscriptionsProtocol: 'WS',
+    shouldPersistHeaders: true,
+    headers: '{ "authorization": "Bearer PASTE-ACCESS-TOKEN" }',
+    defaultQuery: `# Every request needs an access token in the tab "Headers" below. Get one with:
+#   curl -s localhost:3000/auth/login -H 'content-type: application/json' \\
+#     -d '{"email":"admin@atomo.local","password":"atomo-dev"}'
+{
+  contacts(first: 10) { totalCount nodes { id name company { name } } }
+}
+`,
+  });
+  return graphiqlPage;
+}
+
+function serveSockets(
+  server: Server,
+  options: ApiServerOptions,
+  documents: DocumentCache,
+  formatError: (error: Error) => GraphQLError,
+): { close(): Promise<void> } {
+  const sockets = new WebSocketServer({ noServer: true, maxPayload: MAX_MESSAGE_BYTES });
+  const disposable = useServer<Record<string, unknown>, { principal?: Principal }>(
+    {
+      schema: options.schema,
+      connectionInitWaitTimeout: CONNECTION_INIT_MS,
+      onConnect: async (context) => {
+        try {
+          context.extra.principal = await options.authenticate(authorizationOf(context.connectionParams));
+          return true;
+        } catch {
+          return false;
+        }
+      },
+      context: (context): ApiContext => ({ principal: context.extra.principal!, requestId: uuidv7() }),
+      onSubscribe: (_context, _id, payload) => {
+        try {
+          documents.parse(payload.query);
+        } catch (error) {
+          return [formatError(error as Error)];
+        }
+        return undefined;
+      },
+      execute: ((args: ExecutionArgs) => documents.execute(args)) as never,
+      subscribe,
+      onError: (_context, _id, _payload, errors) => errors.map((error) => formatError(error).toJSON()),
+      onNext: (_context, _id, _payload, _args, result) =>
+        result.errors ? { data: result.data ?? null, errors: result.errors.map((error) => formatError(error).toJSON()) } : undefined,
+    },
+    sockets,
+  );
+  const upgrade = (request: import('node:http').IncomingMessage, socket: Duplex, head: Buffer) => {
+    if (new URL(request.url ?? '/', 'http://localhost').pathname !== '/graphql') {
+      socket.destroy();
+      return;
+    }
+    sockets.handleUpgrade(request, socket, head, (opened) => sockets.emit('connection', opened, request));
+  };
+  server.on('upgrade', upgrade);
+  return {
+    close: async () => {
+      server.off('upgrade', upgrade);
+      await disposable.dispose();
+    },
+  };
+}
+
+function authorizationOf(parameters: Readonly<Record<string, unknown>> | undefined): string | undefined {
+  const given = parameters?.['authorization'] ?? parameters?.['Authorization'];
+  return typeof given === 'string' ? given : undefined;
+}
+
+/** Parsed, checked and compiled documents by their text: the same query is prepared once. */
+class DocumentCache {
+  private readonly byText = new Map<string, DocumentNode>();
+  private readonly checked = new WeakMap<DocumentNode, readonly GraphQLError[]>();
+  private readonly compiled = new WeakMap<DocumentNode, Map<string, CompiledQuery | { errors: readonly GraphQLError[] }>>();
+
+  constructor(private readonly schema: GraphQLSchema) {}
+
+  parse(text: string): DocumentNode {
+    const known = this.byText.get(text);
+    if (known) return known;
+    if (text.length > MAX_DOCUMENT_CHARACTERS) {
+      throw new GraphQLError(`The document has more than ${MAX_DOCUMENT_CHARACTERS} characters.`, {
+        extensions: { code: 'QUERY_TOO_COMPLEX' },
+      });
+    }
+    const document = parse(text);
+    if (this.byText.size >= CACHED_DOCUMENTS) this.byText.delete(this.byText.keys().next().value!);
+    this.byText.set(text, document);
+    return document;
+  }
+
+  validate(document: DocumentNode): readonly GraphQLError[] {
+    let errors = this.checked.get(document);
+    if (!errors) {
+      errors = validate(this.schema, document);
+      this.checked.set(document, errors);
+    }
+    return errors;
+  }
+
+  execute(args: ExecutionArgs) {
+    const name = args.operationName ?? '';
+    let operations = this.compiled.get(args.document);
+    if (!operations) this.compiled.set(args.document, (operations = new Map()));
+    let compiled = operations.get(name);
+    if (!compiled) {
+      const made = compileQuery(this.schema, args.document, name);
+      compiled = isCompiledQuery(made) ? made : { errors: made.errors ?? [] };
+      operations.set(name, compiled);
+    }
+    if (!('query' in compiled)) return compiled;
+    return compiled.query(undefined, args.contextValue, args.variableValues ?? {});
+  }
+}
+
+/** Where in the document an error arose, as far as it is known. */
+function placeOf({ nodes, path }: Partial<GraphQLError>): GraphQLErrorOptions {
+  return { nodes: nodes ?? null, path: path ?? null };
+}
+
+/** Makes what leaves the server of an error: a code and a sentence. The unexpected goes to the log, not to the caller. */
+function errorFormatter(logger: Logger): (error: Error) => GraphQLError {
+  return (error) => {
+    const cause = (error as GraphQLError).originalError ?? error;
+    const place = placeOf(error as Partial<GraphQLError>);
+    if (isCodedError(cause)) {
+      const known = cause.code in API_ERRORS ? cause : apiError('VALIDATION_ERROR', cause.message);
+      return new GraphQLError(known.message, { ...place, extensions: { code: known.code, ...known.details } });
+    }
+    if (error instanceof GraphQLError && (cause === error || cause instanceof GraphQLError)) {
+      if (error.extensions['code']) return error;
+      return new GraphQLError(error.message, { ...place, extensions: { code: 'VALIDATION_ERROR' } });
+    }
+    if (error.name === 'GraphQLError') return new GraphQLError(error.message, { ...place, extensions: { code: 'VALIDATION_ERROR' } });
+    logger.error({ err: cause }, 'a resolver failed');
+    const hidden = apiError('INTERNAL_ERROR', 'Something went wrong on our side. The log has it under the x-request-id of this answer.');
+    return new GraphQLError(hidden.message, { ...place, extensions: { code: hidden.code } });
+  };
+}
+

@@ -1,0 +1,21 @@
+import { Module, type DynamicModule } from '@nestjs/common';
+import type { SchemaDefinition } from '@atomo-cc/schema';
+import { AuthModule } from './auth/index.js';
+import { HistoricalSyncController, Imports } from './historical-sync/index.js';
+import { MetaController, SCHEMA } from './meta.controller.js';
+
+/** Wires the REST side of content-core; GraphQL is served beside it (see main.ts). */
+@Module({})
+export class AppModule {
+  static with(settings: { auth: Omit<Parameters<typeof AuthModule.with>[0], 'databases'>; schema: SchemaDefinition; imports: Imports }): DynamicModule {
+    return {
+      module: AppModule,
+      imports: [AuthModule.with({ ...settings.auth, databases: { module: class NoDatabases {} } })],
+      controllers: [HistoricalSyncController, MetaController],
+      providers: [
+        { provide: SCHEMA, useValue: settings.schema },
+        { provide: Imports, useValue: settings.imports },
+      ],
+    };
+  }
+}

@@ -1,0 +1,80 @@
+import { GraphQLInt, GraphQLList, GraphQLNonNull, GraphQLObjectType, GraphQLString } from 'graphql';
+import type { RecordedEvent } from '@atomo-cc/events';
+import { Fence, readEvents } from '@atomo-cc/event-store';
+import type { AppDatabase } from '@atomo-cc/platform/postgres';
+import { connectionOf, decodeCursor, encodeCursor, PageInfo, pageSize } from '../api/index.js';
+import type { ApiContext, ApiPart } from '../api/index.js';
+import { DateTimeScalar, JsonScalar } from '../api/index.js';
+
+/** The name of the log's only order; a cursor of another list is refused. */
+const ORDER = 'events';
+
+const EventType = new GraphQLObjectType<RecordedEvent>({
+  name: 'Event',
+  description: 'Something that happened, as the log keeps it for ever.',
+  fields: {
+    position: { type: new GraphQLNonNull(GraphQLString), description: 'The place in the log; later events have greater ones.', resolve: ({ position }) => String(position) },
+    stream: { type: new GraphQLNonNull(GraphQLString), description: 'The record it happened to: Contact-<id>.' },
+    streamVersion: { type: new GraphQLNonNull(GraphQLInt), description: "The record's version after it." },
+    type: { type: new GraphQLNonNull(GraphQLString), description: 'Contact.created, Contact.updated and their kin.' },
+    data: { type: new GraphQLNonNull(JsonScalar) },
+    metadata: { type: new GraphQLNonNull(JsonScalar), description: 'Who did it, and in which request.' },
+    recordedAt: { type: new GraphQLNonNull(DateTimeScalar) },
+  },
+});
+
+const EventConnection = new GraphQLObjectType({
+  name: 'EventConnection',
+  fields: {
+    nodes: { type: new GraphQLNonNull(new GraphQLList(new GraphQLNonNull(EventType))) },
+    edges: {
+      type: new GraphQLNonNull(
+        new GraphQLList(
+          new GraphQLNonNull(
+            new GraphQLObjectType({
+              name: 'EventEdge',
+              fields: { node: { type: new GraphQLNonNull(EventType) }, cursor: { type: new GraphQLNonNull(GraphQLString) } },
+            }),
+          ),
+        ),
+      ),
+    },
+    pageInfo: { type: new GraphQLNonNull(PageInfo) },
+  },
+});
+
+/** The field that lists what happened, in the order of the log, up to the mark before which nothing can still appear. */
+export function eventsApi(database: AppDatabase): ApiPart {
+  const fence = new Fence();
+  return {
+    query: {
+      events: {
+        type: new GraphQLNonNull(EventConnection),
+        description: 'What happened, oldest first.',
+        args: {
+          after: { type: GraphQLString, description: 'The endCursor of the page before.' },
+          first: { type: GraphQLInt, description: 'How many, 1 to 100; 20 unless given.' },
+          types: { type: new GraphQLList(new GraphQLNonNull(GraphQLString)), description: 'Only events of these types.' },
+          stream: { type: GraphQLString, description: 'Only what happened to this record: Contact-<id>.' },
+        },
+        resolve: async (_source, args: EventArguments, context: ApiContext) => {
+          const size = pageSize(args.first);
+          const { tenantId } = context.principal;
+          const after = args.after ? BigInt(String(decodeCursor(ORDER, args.after)[0])) : 0n;
+          const events = await database.transaction(tenantId, async (tx) => {
+            const settled = await fence.advance(tx);
+            return readEvents(tx, tenantId, { ...args, after, settled, limit: size + 1 });
+          });
+          return connectionOf(events, size, (event) => encodeCursor(ORDER, [String(event.position)]), !args.after);
+        },
+      },
+    },
+  };
+}
+
+interface EventArguments {
+  first?: number | null;
+  after?: string | null;
+  types?: readonly string[] | null;
+  stream?: string | null;
+}

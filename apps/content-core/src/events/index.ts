@@ -1,0 +1,1 @@
+export { eventsApi } from './events-api.js';

@@ -1,0 +1,16 @@
+import { Controller, Get, Inject } from '@nestjs/common';
+import type { SchemaDefinition } from '@atomo-cc/schema';
+
+/** The token under which the service's schema is injected. */
+export const SCHEMA = Symbol('schema');
+
+/** What tools need to know of the schema; open to everyone, because it says nothing about any record. */
+@Controller('meta')
+export class MetaController {
+  constructor(@Inject(SCHEMA) private readonly schema: SchemaDefinition) {}
+
+  @Get('schema')
+  models(): SchemaDefinition {
+    return this.schema;
+  }
+}

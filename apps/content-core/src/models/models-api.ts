@@ -1,0 +1,304 @@
+import {
+  GraphQLBoolean,
+  GraphQLEnumType,
+  GraphQLFloat,
+  GraphQLID,
+  GraphQLInputObjectType,
+  GraphQLInt,
+  GraphQLList,
+  GraphQLNonNull,
+  GraphQLObjectType,
+  GraphQLString,
+  type GraphQLFieldConfigMap,
+  type GraphQLInputFieldConfigMap,
+  type GraphQLInputType,
+  type GraphQLOutputType,
+  type GraphQLScalarType,
+} from 'graphql';
+import { apiError, isUuid } from '@atomo-cc/kernel';
+import { inputName, type FieldDefinition, type ModelDefinition, type SchemaDefinition } from '@atomo-cc/schema';
+import type { AppDatabase, Tx } from '@atomo-cc/platform/postgres';
+import { connectionOf, decodeCursor, encodeCursor, PageInfo, pageSize } from '../api/index.js';
+import type { ApiContext, ApiPart } from '../api/index.js';
+import { DateScalar, DateTimeScalar } from '../api/index.js';
+import { mergeSelections, selectionAt, selectionOf, type Selection } from '../api/index.js';
+import { createRecord, updateRecord } from './commands.js';
+import { compileGet, compileList, orderName, type OrderBy, type Where } from './query-compiler.js';
+
+/** The typed fields that a schema's models add to the API; every read is one SQL statement. */
+export function modelsApi(schema: SchemaDefinition, database: AppDatabase): ApiPart {
+  const types = new ModelTypes(schema);
+  const query: GraphQLFieldConfigMap<unknown, ApiContext> = {};
+  const mutation: GraphQLFieldConfigMap<unknown, ApiContext> = {};
+
+  for (const model of schema.models) {
+    query[model.singular] = {
+      type: types.record(model),
+      description: `The ${model.name} with this id, or null.`,
+      args: { id: { type: new GraphQLNonNull(GraphQLID) } },
+      resolve: (_source, { id }: { id: string }, context, info) => {
+        if (!isUuid(id)) return null;
+        return database.transaction(context.principal.tenantId, (tx) =>
+          readRecord(tx, schema, model, id, selectionOf(info), context),
+        );
+      },
+    };
+    query[model.plural] = {
+      type: new GraphQLNonNull(types.connection(model)),
+      description: `A page of ${model.plural}, oldest first unless ordered otherwise.`,
+      args: {
+        where: { type: types.where(model) },
+        orderBy: { type: new GraphQLList(new GraphQLNonNull(types.order(model))) },
+        first: { type: GraphQLInt, description: 'How many, 1 to 100; 20 unless given.' },
+        after: { type: GraphQLString, description: 'The endCursor of the page before.' },
+      },
+      resolve: (_source, args: ListArguments, context, info) => readPage(database, schema, model, args, context, selectionOf(info)),
+    };
+    mutation[`create${model.name}`] = {
+      type: new GraphQLNonNull(types.record(model)),
+      args: { input: { type: new GraphQLNonNull(types.input(model, 'create')) } },
+      resolve: (_source, { input }: { input: Record<string, unknown> }, context, info) =>
+        database.transaction(context.principal.tenantId, async (tx) => {
+          const id = await createRecord(tx, schema, model, input, context);
+          return readRecord(tx, schema, model, id, selectionOf(info), context);
+        }),
+    };
+    mutation[`update${model.name}`] = {
+      type: new GraphQLNonNull(types.record(model)),
+      description: 'Changes the fields that are given; null empties a field.',
+      args: {
+        id: { type: new GraphQLNonNull(GraphQLID) },
+        input: { type: new GraphQLNonNull(types.input(model, 'update')) },
+        expectedVersion: {
+          type: GraphQLInt,
+          description: 'The version the change was made on. If the record is at another by now: CONFLICT, and nothing is changed.',
+        },
+      },
+      resolve: (_source, args: { id: string; input: Record<string, unknown>; expectedVersion?: number | null }, context, info) => {
+        if (!isUuid(args.id)) throw apiError('NOT_FOUND', `There is no ${model.name} with this id.`);
+        return database.transaction(context.principal.tenantId, async (tx) => {
+          await updateRecord(tx, schema, model, args.id, args.input, args.expectedVersion ?? null, context);
+          return readRecord(tx, schema, model, args.id, selectionOf(info), context);
+        });
+      },
+    };
+  }
+  return { query, mutation };
+}
+
+interface ListArguments {
+  where?: Where | null;
+  orderBy?: readonly OrderBy[] | null;
+  first?: number | null;
+  after?: string | null;
+}
+
+async function readRecord(
+  tx: Tx,
+  schema: SchemaDefinition,
+  model: ModelDefinition,
+  id: string,
+  selection: Selection,
+  context: ApiContext,
+): Promise<unknown> {
+  const { text, parameters } = compileGet(schema, model, context.principal.tenantId, id, selection);
+  const [row] = await tx.query<{ node: unknown }>(text, parameters);
+  return row?.node ?? null;
+}
+
+async function readPage(
+  database: AppDatabase,
+  schema: SchemaDefinition,
+  model: ModelDefinition,
+  args: ListArguments,
+  context: ApiContext,
+  selection: Selection,
+) {
+  const size = pageSize(args.first);
+  const orderBy = args.orderBy ?? [];
+  const order = orderName(model, orderBy);
+  const compiled = compileList(schema, model, context.principal.tenantId, {
+    where: args.where ?? null,
+    orderBy,
+    after: args.after ? decodeCursor(order, args.after) : null,
+    limit: size + 1,
+    node: mergeSelections(selectionAt(selection, 'nodes'), selectionAt(selection, 'edges', 'node')),
+    withTotal: selection.has('totalCount'),
+  });
+  const [answer] = await database.transaction(context.principal.tenantId, (tx) =>
+    tx.query<{ rows: { node: object; key: unknown[] }[]; total?: number }>(compiled.text, compiled.parameters),
+  );
+  const page = connectionOf(answer!.rows, size, (row) => encodeCursor(order, row.key), !args.after);
+  return {
+    nodes: page.nodes.map((row) => row.node),
+    edges: page.edges.map(({ node, cursor }) => ({ node: node.node, cursor })),
+    pageInfo: page.pageInfo,
+    totalCount: answer!.total,
+  };
+}
+
+/** The GraphQL types of a schema's models, each made once. */
+class ModelTypes {
+  private readonly made = new Map<string, unknown>();
+
+  constructor(private readonly schema: SchemaDefinition) {}
+
+  record(model: ModelDefinition): GraphQLObjectType {
+    return this.once(model.name, () =>
+      new GraphQLObjectType({
+        name: model.name,
+        description: model.description,
+        fields: () => ({
+          id: { type: new GraphQLNonNull(GraphQLID) },
+          version: { type: new GraphQLNonNull(GraphQLInt), description: 'Grows by one with every change.' },
+          createdAt: { type: new GraphQLNonNull(DateTimeScalar) },
+          updatedAt: { type: new GraphQLNonNull(DateTimeScalar) },
+          ...Object.fromEntries(model.fields.flatMap((field) => this.outputFields(model, field))),
+        }),
+      }),
+    );
+  }
+
+  connection(model: ModelDefinition): GraphQLObjectType {
+    return this.once(`${model.name}Connection`, () => {
+      const record = new GraphQLNonNull(this.record(model));
+      const edge = new GraphQLObjectType({
+        name: `${model.name}Edge`,
+        fields: { node: { type: record }, cursor: { type: new GraphQLNonNull(GraphQLString) } },
+      });
+      return new GraphQLObjectType({
+        name: `${model.name}Connection`,
+        description: `A page of ${model.plural}.`,
+        fields: {
+          nodes: { type: new GraphQLNonNull(new GraphQLList(record)) },
+          edges: { type: new GraphQLNonNull(new GraphQLList(new GraphQLNonNull(edge))) },
+          pageInfo: { type: new GraphQLNonNull(PageInfo) },
+          totalCount: { type: new GraphQLNonNull(GraphQLInt), description: 'Counted only when asked for.' },
+        },
+      });
+    });
+  }
+
+  input(model: ModelDefinition, mode: 'create' | 'update'): GraphQLInputObjectType {
+    return this.once(`${mode === 'create' ? 'Create' : 'Update'}${model.name}Input`, (name) => {
+      const fields: GraphQLInputFieldConfigMap = {};
+      for (const field of model.fields) {
+        const type = this.scalar(model, field);
+        const isDemanded = mode === 'create' && field.required;
+        fields[inputName(field)] = { type: isDemanded ? new GraphQLNonNull(type) : type, description: field.description };
+      }
+      return new GraphQLInputObjectType({ name, fields });
+    });
+  }
+
+  where(model: ModelDefinition): GraphQLInputObjectType {
+    return this.once(`${model.name}Where`, (name) =>
+      new GraphQLInputObjectType({
+        name,
+        description: 'All given conditions must hold.',
+        fields: (): GraphQLInputFieldConfigMap => ({
+          and: { type: new GraphQLList(new GraphQLNonNull(this.where(model))) },
+          or: { type: new GraphQLList(new GraphQLNonNull(this.where(model))) },
+          not: { type: this.where(model) },
+          id: { type: this.filter('ID', GraphQLID, ['equals', 'not', 'in', 'notIn']) },
+          createdAt: { type: this.filter('DateTime', DateTimeScalar, ORDERED) },
+          updatedAt: { type: this.filter('DateTime', DateTimeScalar, ORDERED) },
+          ...Object.fromEntries(model.fields.map((field) => [inputName(field), { type: this.fieldFilter(model, field) }])),
+        }),
+      }),
+    );
+  }
+
+  order(model: ModelDefinition): GraphQLInputObjectType {
+    return this.once(`${model.name}Order`, (name) => {
+      const names = ['id', 'createdAt', 'updatedAt', ...model.fields.filter((field) => field.type !== 'relation').map(inputName)];
+      return new GraphQLInputObjectType({
+        name,
+        description: 'Exactly one field an entry. Records without a value come last either way.',
+        fields: Object.fromEntries(names.map((field) => [field, { type: this.direction() }])),
+      });
+    });
+  }
+
+  private outputFields(model: ModelDefinition, field: FieldDefinition): [string, { type: GraphQLOutputType; description: string | null }][] {
+    // A row older than the demand may lack the value, so nothing but the API's own fields is promised to be there.
+    const own = [inputName(field), { type: this.scalar(model, field), description: field.description }] as const;
+    if (field.type !== 'relation') return [[...own]];
+    const target = this.schema.models.find((candidate) => candidate.name === field.target)!;
+    return [[...own], [field.name, { type: this.record(target), description: field.description }]];
+  }
+
+  private scalar(model: ModelDefinition, field: FieldDefinition): GraphQLScalarType | GraphQLEnumType {
+    switch (field.type) {
+      case 'text':
+      case 'email':
+        return GraphQLString;
+      case 'number':
+        return GraphQLFloat;
+      case 'boolean':
+        return GraphQLBoolean;
+      case 'date':
+        return DateScalar;
+      case 'relation':
+        return GraphQLID;
+      case 'enum':
+        return this.once(`${model.name}${capital(field.name)}`, (name) =>
+          new GraphQLEnumType({ name, values: Object.fromEntries(field.values!.map((value) => [value, {}])) }),
+        );
+    }
+  }
+
+  private fieldFilter(model: ModelDefinition, field: FieldDefinition): GraphQLInputObjectType {
+    switch (field.type) {
+      case 'text':
+      case 'email':
+        return this.filter('String', GraphQLString, [...ORDERED, 'contains', 'startsWith', 'endsWith', 'isNull']);
+      case 'number':
+        return this.filter('Float', GraphQLFloat, [...ORDERED, 'isNull']);
+      case 'boolean':
+        return this.filter('Boolean', GraphQLBoolean, ['equals', 'not', 'isNull']);
+      case 'date':
+        return this.filter('Date', DateScalar, [...ORDERED, 'isNull']);
+      case 'relation':
+        return this.filter('Reference', GraphQLID, ['equals', 'not', 'in', 'notIn', 'isNull']);
+      case 'enum': {
+        const type = this.scalar(model, field);
+        return this.filter(type.name, type, ['equals', 'not', 'in', 'notIn', 'isNull']);
+      }
+    }
+  }
+
+  private filter(of: string, type: GraphQLInputType, operators: readonly string[]): GraphQLInputObjectType {
+    return this.once(`${of}Filter`, (name) => {
+      const typeOf = (operator: string): GraphQLInputType => {
+        if (operator === 'isNull') return GraphQLBoolean;
+        return operator === 'in' || operator === 'notIn' ? new GraphQLList(new GraphQLNonNull(type)) : type;
+      };
+      const fields = Object.fromEntries(operators.map((operator) => [operator, { type: typeOf(operator), description: OPERATORS[operator] }]));
+      return new GraphQLInputObjectType({ name, fields });
+    });
+  }
+
+  private direction(): GraphQLEnumType {
+    return this.once('Direction', (name) => new GraphQLEnumType({ name, values: { ASC: {}, DESC: {} } }));
+  }
+
+  private once<Type>(name: string, make: (name: string) => Type): Type {
+    if (!this.made.has(name)) this.made.set(name, make(name));
+    return this.made.get(name) as Type;
+  }
+}
+
+const ORDERED = ['equals', 'not', 'in', 'notIn', 'gt', 'gte', 'lt', 'lte'];
+
+const OPERATORS: Readonly<Record<string, string>> = {
+  contains: 'Upper and lower case are the same.',
+  startsWith: 'Upper and lower case are the same.',
+  endsWith: 'Upper and lower case are the same.',
+  not: 'Records without a value count as different.',
+  notIn: 'Records without a value count as different.',
+};
+
+function capital(name: string): string {
+  return name.charAt(0).toUpperCase() + name.slice(1);
+}

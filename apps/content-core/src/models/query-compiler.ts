@@ -1,0 +1,253 @@
+import { apiError, isUuid, type TenantId } from '@atomo-cc/kernel';
+import {
+  columnOf,
+  inputName,
+  modelNamed,
+  type FieldDefinition,
+  type ModelDefinition,
+  type SchemaDefinition,
+} from '@atomo-cc/schema';
+import type { Selection } from '../api/index.js';
+
+/** One statement with its parameters. */
+export interface CompiledQuery {
+  readonly text: string;
+  readonly parameters: readonly unknown[];
+}
+
+/** A condition as the API takes it: `{and: [...], name: {contains: 'x'}}`. */
+export type Where = Readonly<Record<string, unknown>>;
+/** One key of an order, `{name: 'ASC'}`. */
+export type OrderBy = Readonly<Record<string, 'ASC' | 'DESC'>>;
+
+/** What a list is compiled from. */
+export interface ListQuery {
+  readonly where: Where | null;
+  readonly orderBy: readonly OrderBy[];
+  /** The key values behind which the page starts, as many as `orderKeys` has. */
+  readonly after: readonly unknown[] | null;
+  /** How many rows to read: the page's size and one more, which tells whether there is a next page. */
+  readonly limit: number;
+  /** What to read of each record. */
+  readonly node: Selection;
+  readonly withTotal: boolean;
+}
+
+/** Nested conditions that no honest caller reaches; each level costs planning time. */
+const MAX_WHERE_DEPTH = 10;
+/** Members of an `in` list or conditions in an `and` or `or`; beyond, the query is a job for a batch. */
+const MAX_WHERE_WIDTH = 1_000;
+
+class Parameters {
+  readonly values: unknown[] = [];
+
+  /** Adds a value and answers its place, `$3`. */
+  add(value: unknown): string {
+    this.values.push(value);
+    return `$${this.values.length}`;
+  }
+}
+
+/** One record as JSON in column `node`: one statement whatever the nesting. No row: there is none, or none this tenant may see. */
+export function compileGet(
+  schema: SchemaDefinition,
+  model: ModelDefinition,
+  tenant: TenantId,
+  id: string,
+  selection: Selection,
+): CompiledQuery {
+  const parameters = new Parameters();
+  const from = `select * from ${model.table} where tenant_id = ${parameters.add(tenant)} and id = ${parameters.add(id)}`;
+  const text = `select ${record(schema, model, 't', selection)} as node from (${from}) t`;
+  return { text, parameters: parameters.values };
+}
+
+/**
+ * A page of records: one row with `rows`, a JSON list of `{node, key}` in order, and `total` if asked for. The page goes on
+ * behind a key instead of skipping rows, so page one hundred costs what page one costs and nobody sees a record twice
+ * because another was added meanwhile.
+ * @throws CodedError VALIDATION_ERROR
+ */
+export function compileList(
+  schema: SchemaDefinition,
+  model: ModelDefinition,
+  tenant: TenantId,
+  query: ListQuery,
+): CompiledQuery {
+  const parameters = new Parameters();
+  const keys = orderKeys(model, query.orderBy);
+  const filter = `tenant_id = ${parameters.add(tenant)} and ${condition(model, query.where, parameters, 0)}`;
+  const after = query.after ? `and (${behind(keys, query.after, parameters)})` : '';
+  const order = keys.map((key) => `${key.column} ${key.direction} nulls last`).join(', ');
+  const page = `select * from ${model.table} where ${filter} ${after} order by ${order} limit ${parameters.add(query.limit)}`;
+  const key = `json_build_array(${keys.map((each) => `t.${each.column}`).join(', ')})`;
+  const rows = `select coalesce(json_agg(json_build_object('node', ${record(schema, model, 't', query.node)}, 'key', ${key}) order by ${keys
+    .map((each) => `t.${each.column} ${each.direction} nulls last`)
+    .join(', ')}), '[]') from (${page}) t`;
+  const total = query.withTotal ? `, (select count(*)::int from ${model.table} where ${filter}) as total` : '';
+  return { text: `select (${rows}) as rows${total}`, parameters: parameters.values };
+}
+
+/** What a cursor of this order is good for; a cursor of another order is refused. */
+export function orderName(model: ModelDefinition, orderBy: readonly OrderBy[]): string {
+  return [model.name, ...orderKeys(model, orderBy).map((key) => `${key.column} ${key.direction}`)].join(',');
+}
+
+interface OrderKey {
+  readonly column: string;
+  readonly direction: 'asc' | 'desc';
+}
+
+/** The keys of an order: those asked for and then the id, so that no two records are equal. */
+function orderKeys(model: ModelDefinition, orderBy: readonly OrderBy[]): OrderKey[] {
+  const keys: OrderKey[] = [];
+  for (const entry of orderBy) {
+    const names = Object.keys(entry);
+    if (names.length !== 1) {
+      throw apiError('VALIDATION_ERROR', 'Each entry of orderBy names exactly one field: [{name: ASC}, {createdAt: DESC}].');
+    }
+    const column = `"${columnNamed(model, names[0]!).column}"`;
+    if (!keys.some((key) => key.column === column)) {
+      keys.push({ column, direction: entry[names[0]!] === 'DESC' ? 'desc' : 'asc' });
+    }
+  }
+  if (!keys.some((key) => key.column === '"id"')) keys.push({ column: '"id"', direction: 'asc' });
+  return keys;
+}
+
+/** "Comes behind this key" with nulls last: (a is behind) or (a is equal and b is behind) or … */
+function behind(keys: readonly OrderKey[], after: readonly unknown[], parameters: Parameters): string {
+  if (after.length !== keys.length) throw apiError('VALIDATION_ERROR', 'This is no cursor of ours.');
+  const places = after.map((value) => parameters.add(value));
+  const alternatives = keys.flatMap((key, index) => {
+    // Nothing but an equal key comes behind a null.
+    if (after[index] === null) return [];
+    const beyond = `(${key.column} ${key.direction === 'asc' ? '>' : '<'} ${places[index]} or ${key.column} is null)`;
+    return [[...keys.slice(0, index).map((equal, i) => `${equal.column} is not distinct from ${places[i]}`), beyond].join(' and ')];
+  });
+  return alternatives.map((alternative) => `(${alternative})`).join(' or ') || 'false';
+}
+
+interface Column {
+  readonly column: string;
+  readonly type: FieldDefinition['type'] | 'id' | 'integer' | 'datetime';
+}
+
+function columnNamed(model: ModelDefinition, name: string): Column {
+  if (name === 'id') return { column: 'id', type: 'id' };
+  if (name === 'version') return { column: 'version', type: 'integer' };
+  if (name === 'createdAt') return { column: 'created_at', type: 'datetime' };
+  if (name === 'updatedAt') return { column: 'updated_at', type: 'datetime' };
+  const field = model.fields.find((candidate) => inputName(candidate) === name);
+  if (!field) throw apiError('VALIDATION_ERROR', `${model.name} has no field ${name}.`);
+  return { column: columnOf(field), type: field.type };
+}
+
+function condition(model: ModelDefinition, where: Where | null, parameters: Parameters, depth: number): string {
+  if (depth > MAX_WHERE_DEPTH) throw apiError('QUERY_TOO_COMPLEX', `where is nested deeper than ${MAX_WHERE_DEPTH} levels.`);
+  const all = Object.entries(where ?? {}).flatMap(([name, value]) => {
+    if (value === null || value === undefined) return [];
+    if (name === 'and' || name === 'or') {
+      const parts = bounded(value as Where[]).map((part) => condition(model, part, parameters, depth + 1));
+      if (name === 'and') return parts;
+      // An empty list of alternatives offers none.
+      return [parts.length === 0 ? 'false' : `(${parts.map((part) => `(${part})`).join(' or ')})`];
+    }
+    if (name === 'not') return [`((${condition(model, value as Where, parameters, depth + 1)}) is not true)`];
+    const column = columnNamed(model, name);
+    return Object.entries(value as Where).map(([operator, operand]) => comparison(column, operator, operand, parameters));
+  });
+  return all.length === 0 ? 'true' : all.map((part) => `(${part})`).join(' and ');
+}
+
+function bounded<Member>(list: readonly Member[]): readonly Member[] {
+  if (list.length > MAX_WHERE_WIDTH) {
+    throw apiError('QUERY_TOO_COMPLEX', `A list in where has ${list.length} members; at most ${MAX_WHERE_WIDTH} are allowed.`);
+  }
+  return list;
+}
+
+const COMPARISONS: Readonly<Record<string, string>> = { gt: '>', gte: '>=', lt: '<', lte: '<=' };
+
+function comparison({ column, type }: Column, operator: string, operand: unknown, parameters: Parameters): string {
+  const name = `"${column}"`;
+  if (operator === 'isNull') return operand ? `${name} is null` : `${name} is not null`;
+  if (operand === null) {
+    // `equals: null` says what `isNull: true` says; for the others SQL's answer would be "unknown", which helps nobody.
+    if (operator === 'equals') return `${name} is null`;
+    if (operator === 'not') return `${name} is not null`;
+    throw apiError('VALIDATION_ERROR', `${operator}: null compares with nothing. Use isNull.`);
+  }
+  switch (operator) {
+    case 'equals':
+      return `${name} = ${parameters.add(checked(type, operand))}`;
+    case 'not':
+      return `${name} is distinct from ${parameters.add(checked(type, operand))}`;
+    case 'in':
+    case 'notIn': {
+      const members = bounded(operand as unknown[]).map((member) => checked(type, member));
+      const place = parameters.add(members);
+      const sql = `${name} = any(${place}::${ARRAY_TYPES[type] ?? 'text'}[])`;
+      return operator === 'in' ? sql : `(${sql}) is not true`;
+    }
+    case 'contains':
+      return `${name} ilike ${parameters.add(`%${escapeLike(operand)}%`)}`;
+    case 'startsWith':
+      return `${name} ilike ${parameters.add(`${escapeLike(operand)}%`)}`;
+    case 'endsWith':
+      return `${name} ilike ${parameters.add(`%${escapeLike(operand)}`)}`;
+    default:
+      if (!(operator in COMPARISONS)) throw apiError('VALIDATION_ERROR', `There is no operator ${operator}.`);
+      return `${name} ${COMPARISONS[operator]} ${parameters.add(checked(type, operand))}`;
+  }
+}
+
+const ARRAY_TYPES: Readonly<Partial<Record<Column['type'], string>>> = {
+  id: 'uuid',
+  relation: 'uuid',
+  number: 'double precision',
+  integer: 'int',
+  date: 'date',
+  datetime: 'timestamptz',
+  boolean: 'boolean',
+};
+
+/** A value that Postgres can read as the column's type; ids are the only ones GraphQL's own types let through unchecked. */
+function checked(type: Column['type'], value: unknown): unknown {
+  if ((type === 'id' || type === 'relation') && !isUuid(value)) {
+    throw apiError('VALIDATION_ERROR', `${JSON.stringify(value)} is no id.`);
+  }
+  if (typeof value === 'string' && (value.includes('\0') || !value.isWellFormed())) {
+    throw apiError('VALIDATION_ERROR', 'A value in where has a NUL character or half a surrogate pair.');
+  }
+  return value;
+}
+
+function escapeLike(operand: unknown): string {
+  return (checked('text', operand) as string).replaceAll(/[\\%_]/g, (character) => `\\${character}`);
+}
+
+/** The JSON of one record: the fields asked for, and the records it belongs to from lateral sub-selects. */
+function record(schema: SchemaDefinition, model: ModelDefinition, table: string, selection: Selection): string {
+  const columns = [...selection].flatMap(([name, below]) => {
+    const relation = model.fields.find((field) => field.type === 'relation' && field.name === name);
+    if (relation) {
+      const target = modelNamed(schema, relation.target!);
+      const inner = `${table}_${name}`;
+      return [
+        `(select ${record(schema, target, inner, below)} from ${target.table} ${inner}
+          where ${inner}.tenant_id = ${table}.tenant_id and ${inner}.id = ${table}."${columnOf(relation)}") as "${name}"`,
+      ];
+    }
+    if (name.startsWith('__')) return [];
+    const { column, type } = columnNamed(model, name);
+    const value = `${table}."${column}"`;
+    return [`${type === 'datetime' ? utc(value) : value} as "${name}"`];
+  });
+  // row_to_json of a sub-select, because json_build_object takes a hundred arguments at most.
+  return columns.length === 0 ? `'{}'::json` : `(select row_to_json(x) from (select ${columns.join(', ')}) x)`;
+}
+
+function utc(value: string): string {
+  return `to_char(${value} at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')`;
+}

@@ -1,0 +1,149 @@
+import { createHash, randomBytes } from 'node:crypto';
+import type { MigrationInterface, QueryRunner } from 'typeorm';
+import { tenantId, uuidv7, type TenantId } from '@atomo-cc/kernel';
+import { runAll, tenantTable, type Tx } from '@atomo-cc/platform/postgres';
+
+/** Random bytes of a key: 192 bits cannot be guessed, so one SHA-256 is the right way to store it (slow hashes are for passwords). */
+const SECRET_BYTES = 24;
+/** `last_used_at` is true to this many seconds, so that a busy key does not rewrite its row with every request. */
+const LAST_USED_SECONDS = 60;
+
+/** A key as its owner sees it; the key itself is known only to whoever it was issued to. */
+export interface ApiKey {
+  readonly id: string;
+  readonly tenantId: TenantId;
+  readonly storeId: string;
+  readonly name: string;
+  /** The beginning of the key, to tell keys apart by. */
+  readonly prefix: string;
+  readonly permissions: readonly ApiKeyPermission[];
+  readonly createdAt: Date;
+  readonly lastUsedAt: Date | null;
+}
+
+/** What a key may do with its store. */
+export type ApiKeyPermission = 'read' | 'write';
+
+/** The table of keys by which programs reach a store. A revoked key keeps its row: the change log names it as the actor. */
+export class ApiKeys1700000200001 implements MigrationInterface {
+  name = 'ApiKeys1700000200001';
+
+  async up(runner: QueryRunner): Promise<void> {
+    await runAll(runner, [
+      `create table api_keys (
+         id uuid primary key,
+         tenant_id uuid not null,
+         store_id uuid not null,
+         name text not null,
+         key_hash text not null unique check (key_hash ~ '^[0-9a-f]{64}$'),
+         key_prefix text not null,
+         permissions text[] not null check (cardinality(permissions) > 0 and permissions <@ array['read', 'write']),
+         created_at timestamptz not null default now(),
+         last_used_at timestamptz,
+         revoked_at timestamptz
+       )`,
+      `create index api_keys_store on api_keys (tenant_id, store_id)`,
+      ...tenantTable('api_keys', { app: 'select, insert, update, delete', system: 'select, update' }),
+    ]);
+  }
+
+  async down(runner: QueryRunner): Promise<void> {
+    await runner.query('drop table api_keys');
+  }
+}
+
+interface KeyRow {
+  id: string;
+  tenant_id: string;
+  store_id: string;
+  name: string;
+  key_prefix: string;
+  permissions: ApiKeyPermission[];
+  created_at: Date;
+  last_used_at: Date | null;
+}
+
+const COLUMNS = 'id, tenant_id, store_id, name, key_prefix, permissions, created_at, last_used_at';
+
+function keyOf(row: KeyRow): ApiKey {
+  return {
+    id: row.id,
+    tenantId: tenantId(row.tenant_id),
+    storeId: row.store_id,
+    name: row.name,
+    prefix: row.key_prefix,
+    permissions: row.permissions,
+    createdAt: row.created_at,
+    lastUsedAt: row.last_used_at,
+  };
+}
+
+/** The form in which a key is stored and looked up: SHA-256 in hex. */
+export function hashApiKey(key: string): string {
+  return createHash('sha256').update(key).digest('hex');
+}
+
+/**
+ * Makes a key of `prefix` and 32 random characters of base64url, and stores its hash.
+ * @returns the row and the key; the key can never be read again
+ */
+export async function issueApiKey(
+  tx: Tx,
+  wanted: { tenantId: TenantId; storeId: string; name: string; permissions: readonly ApiKeyPermission[]; prefix: string },
+): Promise<{ row: ApiKey; key: string }> {
+  const key = `${wanted.prefix}${randomBytes(SECRET_BYTES).toString('base64url')}`;
+  const [row] = await tx.query<KeyRow>(
+    `insert into api_keys (id, tenant_id, store_id, name, key_hash, key_prefix, permissions)
+     values ($1, $2, $3, $4, $5, $6, $7) returning ${COLUMNS}`,
+    [uuidv7(), wanted.tenantId, wanted.storeId, wanted.name, hashApiKey(key), wanted.prefix, wanted.permissions],
+  );
+  return { row: keyOf(row!), key };
+}
+
+/** The store's keys that are not revoked, oldest first. */
+export async function listApiKeys(tx: Tx, storeId: string): Promise<ApiKey[]> {
+  const rows = await tx.query<KeyRow>(
+    `select ${COLUMNS} from api_keys where store_id = $1 and revoked_at is null order by created_at, id`,
+    [storeId],
+  );
+  return rows.map(keyOf);
+}
+
+/** Revokes a key. False: the store has no such key, or it was revoked before. */
+export async function revokeApiKey(tx: Tx, storeId: string, keyId: string): Promise<boolean> {
+  const changed = await tx.execute(
+    'update api_keys set revoked_at = now() where id = $1 and store_id = $2 and revoked_at is null',
+    [keyId, storeId],
+  );
+  return changed > 0;
+}
+
+/** Deletes all keys of a store, revoked ones too; for the deletion of the store itself. Answers their ids. */
+export async function deleteStoreApiKeys(tx: Tx, storeId: string): Promise<string[]> {
+  const rows = await tx.query<{ id: string }>('delete from api_keys where store_id = $1 returning id', [storeId]);
+  return rows.map((row) => row.id);
+}
+
+/**
+ * The key with this hash, whatever its tenant: who asks does not know the tenant yet, so `tx` is one of the system role.
+ * Null when it is unknown or revoked.
+ */
+export async function findApiKeyByHash(tx: Tx, hash: string): Promise<ApiKey | null> {
+  const [row] = await tx.query<KeyRow>(`select ${COLUMNS} from api_keys where key_hash = $1 and revoked_at is null`, [
+    hash,
+  ]);
+  if (!row) return null;
+  if (row.last_used_at === null || Date.now() - row.last_used_at.getTime() > LAST_USED_SECONDS * 1000) {
+    await tx.execute('update api_keys set last_used_at = now() where id = $1', [row.id]);
+  }
+  return keyOf(row);
+}
+
+/** Those of `ids` that are still keys and not revoked, whatever their tenant; `tx` is one of the system role. */
+export async function activeApiKeys(tx: Tx, ids: readonly string[]): Promise<Set<string>> {
+  const rows = await tx.query<{ id: string }>(
+    'select id from api_keys where id = any($1::uuid[]) and revoked_at is null',
+    [ids],
+  );
+  return new Set(rows.map((row) => row.id));
+}

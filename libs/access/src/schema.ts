@@ -1,0 +1,70 @@
+import type { MigrationInterface, QueryRunner } from 'typeorm';
+import { DEFAULT_TENANT_ID } from '@atomo-cc/kernel';
+import { type Migration, runAll, tenantTable } from '@atomo-cc/platform/postgres';
+import { ApiKeys1700000200001 } from './api-keys.js';
+import { Session } from './credentials.js';
+import { User } from './users.js';
+
+/** Tenants, users and sessions. */
+export class Access1700000200000 implements MigrationInterface {
+  name = 'Access1700000200000';
+
+  async up(runner: QueryRunner): Promise<void> {
+    await runAll(runner, [
+      `create table tenants (
+         id uuid primary key,
+         tenant_id uuid not null generated always as (id) stored,
+         name text not null,
+         slug text not null unique check (slug ~ '^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$'),
+         created_at timestamptz not null default now()
+       )`,
+      // Before row-level security is forced: from then on the owner sees and writes nothing here either.
+      `insert into tenants (id, name, slug) values ('${DEFAULT_TENANT_ID}', 'Default', 'default')`,
+      ...tenantTable('tenants', { app: 'select', system: 'select' }),
+
+      `create table users (
+         id uuid primary key,
+         tenant_id uuid not null references tenants (id),
+         email text not null unique check (email = lower(email)),
+         name text not null,
+         password_hash text not null,
+         role text not null check (role <> ''),
+         created_at timestamptz not null default now(),
+         disabled_at timestamptz,
+         unique (tenant_id, id)
+       )`,
+      ...tenantTable('users', {
+        app: 'select (id, tenant_id, email, name, role, created_at, disabled_at)', // never the hash of a password
+        system: 'select, insert',
+      }),
+
+      // The pair of columns keeps a session in its user's tenant. Only credential look-up touches sessions: no grant to the app.
+      `create table sessions (
+         id uuid primary key,
+         tenant_id uuid not null,
+         user_id uuid not null,
+         family_hash text not null unique,
+         refresh_hash text not null,
+         created_at timestamptz not null default now(),
+         refreshed_at timestamptz not null default now(),
+         expires_at timestamptz not null,
+         revoked_at timestamptz,
+         address text,
+         user_agent text,
+         foreign key (tenant_id, user_id) references users (tenant_id, id) on delete cascade
+       )`,
+      'create index sessions_user on sessions (user_id, expires_at)',
+      ...tenantTable('sessions', { app: '', system: 'select, insert, update, delete' }),
+    ]);
+  }
+
+  async down(runner: QueryRunner): Promise<void> {
+    await runner.query('drop table sessions, users, tenants');
+  }
+}
+
+/** All tables of this package, in order. */
+export const accessMigrations: Migration[] = [Access1700000200000, ApiKeys1700000200001];
+
+/** The entities of this package: a process that uses `Sessions` or `findUser` opens its databases with them. */
+export const accessEntities = [User, Session] as const;

@@ -1,0 +1,113 @@
+import { SignJWT } from 'jose';
+import { DEFAULT_TENANT_ID, type UserId, uuidv7 } from '@atomo-cc/kernel';
+import {
+  ACCESS_TOKEN_SECONDS,
+  issueAccessToken,
+  newRefreshToken,
+  readAccessToken,
+  readRefreshToken,
+  tokenKey,
+  writeRefreshToken,
+} from './tokens.js';
+
+const NOW = Date.UTC(2026, 0, 2, 3, 4, 5);
+const key = tokenKey('a secret of this test');
+const claims = { userId: uuidv7() as UserId, tenantId: DEFAULT_TENANT_ID, sessionId: uuidv7() };
+
+const part = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url');
+const issue = () => issueAccessToken(key, claims, NOW);
+const split = (token: string) => token.split('.') as [string, string, string];
+
+/** A token that is right but for what is given; `undefined` leaves a claim out. */
+function signed(
+  change: { header?: object; claims?: Record<string, unknown>; secret?: Uint8Array } = {},
+): Promise<string> {
+  const seconds = NOW / 1000;
+  const payload = {
+    iss: 'atomo',
+    aud: 'atomo-api',
+    sub: claims.userId,
+    tid: claims.tenantId,
+    sid: claims.sessionId,
+    iat: seconds,
+    exp: seconds + 60,
+    ...change.claims,
+  };
+  return new SignJWT(payload)
+    .setProtectedHeader({ alg: 'HS256', kid: key.kid, typ: 'at+jwt', ...change.header })
+    .sign(change.secret ?? key.bytes);
+}
+
+test('a token says what it was issued for, until its 15 minutes are over', async () => {
+  const token = await issue();
+  expect(await readAccessToken(key, token, NOW)).toEqual(claims);
+  expect(await readAccessToken(key, token, NOW + ACCESS_TOKEN_SECONDS * 1000 - 1000)).toEqual(claims);
+  await expect(readAccessToken(key, token, NOW + ACCESS_TOKEN_SECONDS * 1000)).rejects.toMatchObject({
+    code: 'UNAUTHENTICATED',
+  });
+});
+
+test('the token that the refusals below are variations of is accepted', async () => {
+  expect(await readAccessToken(key, await signed(), NOW)).toEqual(claims);
+});
+
+const other = tokenKey('another secret');
+const refused: Record<string, () => Promise<string> | string> = {
+  'signed with another secret': () => signed({ secret: other.bytes }),
+  'of a key we do not have': () => signed({ header: { kid: other.kid } }),
+  'without a key id': () => signed({ header: { kid: undefined } }),
+  'of another audience': () => signed({ claims: { aud: 'elsewhere' } }),
+  'of another issuer': () => signed({ claims: { iss: 'elsewhere' } }),
+  'of another type': () => signed({ header: { typ: 'JWT' } }),
+  'that never ends': () => signed({ claims: { exp: undefined } }),
+  'without a session': () => signed({ claims: { sid: undefined } }),
+  'with a session that is no id': () => signed({ claims: { sid: "' or true --" } }),
+  'of HS512 under our key': () => signed({ header: { alg: 'HS512' } }),
+  'of alg none': async () => {
+    const [, payload] = split(await signed());
+    return `${part({ alg: 'none', kid: key.kid, typ: 'at+jwt' })}.${payload}.`;
+  },
+  'whose header says none over our signature': async () => {
+    const [, payload, signature] = split(await signed());
+    return `${part({ alg: 'none', kid: key.kid, typ: 'at+jwt' })}.${payload}.${signature}`;
+  },
+  'whose payload was changed': async () => {
+    const [header, payload, signature] = split(await signed());
+    const changed = { ...JSON.parse(Buffer.from(payload, 'base64url').toString()), sub: uuidv7() };
+    return `${header}.${part(changed)}.${signature}`;
+  },
+  'cut short': async () => (await signed()).slice(0, -4),
+  'without a signature': async () =>
+    split(await signed())
+      .slice(0, 2)
+      .join('.'),
+  'of endless length': () => 'a'.repeat(1_000_000),
+  'of nothing': () => '',
+};
+
+test.each(Object.entries(refused))('a token %s is refused', async (_name, make) => {
+  await expect(readAccessToken(key, await make(), NOW)).rejects.toMatchObject({ code: 'UNAUTHENTICATED' });
+});
+
+test('the same secret gives the same key everywhere, and its name gives nothing of it away', () => {
+  expect(tokenKey('a secret of this test')).toEqual(key);
+  expect(other.kid).not.toBe(key.kid);
+  expect(Buffer.from(key.bytes).toString('hex')).not.toContain(key.kid);
+});
+
+test('a refresh token is read as it was written, and nothing else is taken for one', () => {
+  const token = newRefreshToken();
+  expect(readRefreshToken(writeRefreshToken(token))).toEqual(token);
+  expect(newRefreshToken(token.family)).toMatchObject({ family: token.family });
+  expect(newRefreshToken(token.family).secret).not.toBe(token.secret);
+  for (const wrong of [
+    '',
+    '.',
+    `${writeRefreshToken(token)}x`,
+    token.secret,
+    `${token.family}.`,
+    `x${writeRefreshToken(token)}`,
+  ]) {
+    expect(readRefreshToken(wrong)).toBeUndefined();
+  }
+});

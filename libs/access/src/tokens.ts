@@ -1,0 +1,119 @@
+import { createHash, hkdfSync, randomBytes } from 'node:crypto';
+import { jwtVerify, SignJWT } from 'jose';
+import { apiError, type CodedError, isUuid, type TenantId, type UserId } from '@atomo-cc/kernel';
+
+/** How long an access token lives, in seconds. Short, because whoever holds it is believed. */
+export const ACCESS_TOKEN_SECONDS = 15 * 60;
+
+const ISSUER = 'atomo';
+const AUDIENCE = 'atomo-api';
+const ALGORITHM = 'HS256';
+/** No token of ours is longer; what is longer is refused before anything is computed over it. */
+const LONGEST_TOKEN = 4_096;
+
+/** What an access token says; whether it still holds is for the session's row to say. */
+export interface AccessClaims {
+  readonly userId: UserId;
+  readonly tenantId: TenantId;
+  readonly sessionId: string;
+}
+
+/** A signing key and the name (`kid`) that tokens carry, by which a second key can be told apart when keys are rotated. */
+export interface TokenKey {
+  readonly kid: string;
+  readonly bytes: Uint8Array;
+}
+
+/**
+ * Derives the signing key from AUTH_SECRET: HKDF-SHA256 (RFC 5869) without salt, `atomo access token v1` as info, 32 bytes.
+ * Other uses of the secret take another info and so get an unrelated key. The kid is a second derivation of 8 bytes, so it
+ * tells nothing about the key. HKDF does not strengthen a guessable secret: use 32 random bytes or more.
+ */
+export function tokenKey(secret: string): TokenKey {
+  const derive = (info: string, length: number) => new Uint8Array(hkdfSync('sha256', secret, '', info, length));
+  return {
+    kid: Buffer.from(derive('atomo access token v1 kid', 8)).toString('hex'),
+    bytes: derive('atomo access token v1', 32),
+  };
+}
+
+/** Signs an access token for a session. `now` in milliseconds. */
+export function issueAccessToken(key: TokenKey, claims: AccessClaims, now: number): Promise<string> {
+  const issuedAt = Math.floor(now / 1000);
+  return new SignJWT({ tid: claims.tenantId, sid: claims.sessionId })
+    .setProtectedHeader({ alg: ALGORITHM, kid: key.kid, typ: 'at+jwt' })
+    .setIssuer(ISSUER)
+    .setAudience(AUDIENCE)
+    .setSubject(claims.userId)
+    .setIssuedAt(issuedAt)
+    .setExpirationTime(issuedAt + ACCESS_TOKEN_SECONDS)
+    .sign(key.bytes);
+}
+
+/**
+ * Reads an access token: our signature, algorithm, issuer, audience, type and time, and the three ids in it.
+ * @throws CodedError UNAUTHENTICATED, the same for every fault, so that a forger learns nothing
+ */
+export async function readAccessToken(key: TokenKey, token: string, now: number): Promise<AccessClaims> {
+  if (token.length > LONGEST_TOKEN) throw invalidAccessToken();
+  const verified = await jwtVerify(
+    token,
+    (header) => {
+      if (header.kid !== key.kid) throw invalidAccessToken();
+      return key.bytes;
+    },
+    {
+      algorithms: [ALGORITHM], // the header's word for it would let a forger choose
+      issuer: ISSUER,
+      audience: AUDIENCE,
+      typ: 'at+jwt',
+      requiredClaims: ['sub', 'tid', 'sid', 'iat', 'exp'],
+      currentDate: new Date(now),
+    },
+  ).catch(() => {
+    throw invalidAccessToken();
+  });
+  const { sub, tid, sid } = verified.payload;
+  if (!isUuid(sub) || !isUuid(tid) || !isUuid(sid)) throw invalidAccessToken();
+  return { userId: sub as string as UserId, tenantId: tid as string as TenantId, sessionId: sid };
+}
+
+/** What every request without a valid access token is answered. */
+export function invalidAccessToken(): CodedError {
+  return apiError(
+    'UNAUTHENTICATED',
+    'This needs a valid access token in the header "Authorization: Bearer …". Log in at /auth/login, or refresh the token.',
+  );
+}
+
+/**
+ * A refresh token, `family.secret`. The family stays for the life of its session and the secret is new with each refresh:
+ * a right family with a secret that is not the newest can only be a token that was used before.
+ */
+export interface RefreshToken {
+  readonly family: string;
+  readonly secret: string;
+}
+
+const REFRESH_TOKEN = /^([\w-]{32})\.([\w-]{43})$/;
+
+/** A new refresh token; with `family` the next one of that family. */
+export function newRefreshToken(family = randomBytes(24).toString('base64url')): RefreshToken {
+  return { family, secret: randomBytes(32).toString('base64url') };
+}
+
+/** The token as clients carry it. */
+export function writeRefreshToken(token: RefreshToken): string {
+  return `${token.family}.${token.secret}`;
+}
+
+/** Reads what a client sent; undefined when it cannot be a refresh token. */
+export function readRefreshToken(value: string): RefreshToken | undefined {
+  const [, family, secret] = REFRESH_TOKEN.exec(value) ?? [];
+  return family !== undefined && secret !== undefined ? { family, secret } : undefined;
+}
+
+/** What is stored of a random secret. Plain SHA-256 is enough: 192 bits and more cannot be guessed, unlike a password. */
+export function secretHash(secret: string): string {
+  return createHash('sha256').update(secret).digest('hex');
+}
