@@ -16,6 +16,8 @@ export default {
     }),
     project('e2e', {
       testMatch: ['<rootDir>/apps/e2e/src/**/*.spec.ts'],
+      globalSetup: '<rootDir>/apps/e2e/dist/the-system.js',
+      globalTeardown: '<rootDir>/apps/e2e/dist/stop-the-system.js',
     }),
   ],
 };
