@@ -89,7 +89,13 @@ export function hashApiKey(key: string): string {
  */
 export async function issueApiKey(
   tx: Tx,
-  wanted: { tenantId: TenantId; storeId: string; name: string; permissions: readonly ApiKeyPermission[]; prefix: string },
+  wanted: {
+    tenantId: TenantId;
+    storeId: string;
+    name: string;
+    permissions: readonly ApiKeyPermission[];
+    prefix: string;
+  },
 ): Promise<{ row: ApiKey; key: string }> {
   const key = `${wanted.prefix}${randomBytes(SECRET_BYTES).toString('base64url')}`;
   const [row] = await tx.query<KeyRow>(

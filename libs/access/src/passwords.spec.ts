@@ -11,6 +11,7 @@ test('a stored password is argon2id with the named parameters and a salt of its 
 
 test('without a user the answer is no, after the work that a real hash costs', async () => {
   expect(await verifyPassword(undefined, 'correct horse')).toBe(false);
-  const { algorithm, memoryCost, timeCost, parallelism, outputLen } = PASSWORD_HASHING;
-  expect(parseOptions(NOBODYS_HASH)).toMatchObject({ algorithm, memoryCost, timeCost, parallelism, outputLen });
+  expect(NOBODYS_HASH).toMatch(/^\$argon2id\$/);
+  const { memoryCost, timeCost, parallelism, outputLen } = PASSWORD_HASHING;
+  expect(parseOptions(NOBODYS_HASH)).toMatchObject({ memoryCost, timeCost, parallelism, outputLen });
 });

@@ -75,7 +75,7 @@ export async function readAccessToken(key: TokenKey, token: string, now: number)
   });
   const { sub, tid, sid } = verified.payload;
   if (!isUuid(sub) || !isUuid(tid) || !isUuid(sid)) throw invalidAccessToken();
-  return { userId: sub as string as UserId, tenantId: tid as string as TenantId, sessionId: sid };
+  return { userId: sub as UserId, tenantId: tid as TenantId, sessionId: sid };
 }
 
 /** What every request without a valid access token is answered. */

@@ -1,0 +1,80 @@
+import { createHash, timingSafeEqual } from 'node:crypto';
+import {
+  type CanActivate,
+  createParamDecorator,
+  type ExecutionContext,
+  Inject,
+  Injectable,
+  SetMetadata,
+} from '@nestjs/common';
+import { Reflector } from '@nestjs/core';
+import type { FastifyRequest } from 'fastify';
+import { KEY_HEADER, MASTER_KEY_PREFIX, type Permission, syncError } from '@atomo-cc/sync-protocol';
+import { KeyRing, type StoreKey } from './key-ring.js';
+
+/** The token under which the master key is injected. */
+export const MASTER_KEY = Symbol('master key');
+
+const NEEDS = 'needs';
+const bearers = new WeakMap<FastifyRequest, StoreKey>();
+
+/** What the key must be permitted for a route. */
+export const Needs = (permission: Permission) => SetMetadata(NEEDS, permission);
+
+/** The key that a request came with; only behind StoreKeyGuard. */
+export const Bearer = createParamDecorator((_data: unknown, context: ExecutionContext): StoreKey => {
+  const key = bearers.get(context.switchToHttp().getRequest<FastifyRequest>());
+  if (!key) throw new Error('a route that takes @Bearer needs StoreKeyGuard');
+  return key;
+});
+
+/** Throws FORBIDDEN unless the key has the permission; the same rule for REST and sockets. */
+export function requirePermission(key: StoreKey, permission: Permission): void {
+  if (key.permissions.includes(permission)) return;
+  throw syncError('FORBIDDEN', `${permission === 'read' ? 'Read' : 'Write'} permission required`);
+}
+
+/** Lets a request in by a store's key in X-API-Key. */
+@Injectable()
+export class StoreKeyGuard implements CanActivate {
+  constructor(
+    private readonly keys: KeyRing,
+    private readonly reflector: Reflector,
+  ) {}
+
+  async canActivate(context: ExecutionContext): Promise<boolean> {
+    const request = context.switchToHttp().getRequest<FastifyRequest>();
+    const key = await this.keys.find(presentedKey(request));
+    if (!key) throw syncError('UNAUTHORIZED', 'Invalid API key');
+    // A route that forgets to say what it needs is closed to all but keys that may do everything.
+    const needed = this.reflector.get<Permission | undefined>(NEEDS, context.getHandler());
+    for (const permission of needed ? [needed] : (['read', 'write'] as const)) requirePermission(key, permission);
+    bearers.set(request, key);
+    return true;
+  }
+}
+
+/** Lets a request in by the master key in X-API-Key. */
+@Injectable()
+export class MasterKeyGuard implements CanActivate {
+  constructor(@Inject(MASTER_KEY) private readonly masterKey: string) {}
+
+  canActivate(context: ExecutionContext): boolean {
+    const presented = presentedKey(context.switchToHttp().getRequest<FastifyRequest>());
+    if (!presented.startsWith(MASTER_KEY_PREFIX)) throw syncError('FORBIDDEN', 'Admin API key required');
+    if (!isSame(presented, this.masterKey)) throw syncError('UNAUTHORIZED', 'Invalid admin API key');
+    return true;
+  }
+}
+
+function presentedKey(request: FastifyRequest): string {
+  const presented = request.headers[KEY_HEADER];
+  if (typeof presented !== 'string' || presented === '') throw syncError('UNAUTHORIZED', 'API key required');
+  return presented;
+}
+
+/** Compares digests, which are equally long, in a time that does not tell how much of the key was right. */
+function isSame(left: string, right: string): boolean {
+  const digest = (text: string) => createHash('sha256').update(text).digest();
+  return timingSafeEqual(digest(left), digest(right));
+}

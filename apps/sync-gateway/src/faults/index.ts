@@ -1,0 +1,2 @@
+export { AckFaults } from './ack-faults.js';
+export { RestFaults } from './rest-faults.js';

@@ -1,0 +1,65 @@
+import type { NestFastifyApplication } from '@nestjs/platform-fastify';
+import type { FastifyInstance } from 'fastify';
+import { Health } from '@atomo-cc/platform/health';
+import type { ServiceOptions } from '@atomo-cc/platform/lifecycle';
+import { AppDatabase, migrate, openAppDatabase, openSystemDatabase } from '@atomo-cc/platform/postgres';
+import { FRAME_LIMIT_BYTES, KEY_HEADER, REST_BASE } from '@atomo-cc/sync-protocol';
+import { AppModule } from './app.module.js';
+import type { GatewayConfig } from './config.js';
+import { gatewayMigrations } from './migrations.js';
+import { Relay, SocketServer } from './sockets/index.js';
+
+/** How long a browser may remember the answer to a CORS preflight, in seconds. */
+const PREFLIGHT_SECONDS = 600;
+
+/** Migrates, opens the databases and tells how the gateway is run. */
+export async function gatewayService(config: GatewayConfig): Promise<ServiceOptions> {
+  await migrate(config.DATABASE_URL, gatewayMigrations);
+  const database = { url: config.DATABASE_URL, service: 'sync-gateway' };
+  const app = await openAppDatabase(database);
+  const system = await openSystemDatabase(database);
+  return {
+    name: 'sync-gateway',
+    module: AppModule.with({ app, system, redisUrl: config.REDIS_URL, masterKey: config.GATEWAY_MASTER_KEY }),
+    config,
+    port: config.SYNC_GATEWAY_PORT,
+    configure,
+    close: () => Promise.all([app.close(), system.close()]),
+  };
+}
+
+function configure(app: NestFastifyApplication): void {
+  const fastify: FastifyInstance = app.getHttpAdapter().getInstance();
+  fastify.addHook('onRoute', (route) => {
+    if (route.url.startsWith(`/${REST_BASE}/files`)) route.bodyLimit = FRAME_LIMIT_BYTES;
+  });
+  // Keys ride in a header that a page must set on purpose, never in a cookie: any origin may ask, none is trusted.
+  app.enableCors({
+    origin: '*',
+    methods: ['GET', 'POST', 'PUT', 'PATCH', 'DELETE'],
+    allowedHeaders: ['content-type', KEY_HEADER],
+    exposedHeaders: ['x-request-id'],
+    maxAge: PREFLIGHT_SECONDS,
+  });
+  app.useWebSocketAdapter(new SocketServer(app, app.get(Relay)));
+
+  const database = app.get(AppDatabase);
+  app.get(Health).add('postgres', () => database.ping());
+  addProtocolHealth(fastify, database);
+}
+
+/** GET /health as protocol 1 has it, beside the /health/live and /health/ready of every service. */
+function addProtocolHealth(fastify: FastifyInstance, database: AppDatabase): void {
+  fastify.get('/health', async (_request, reply) => {
+    const isUp = await database.ping().then(
+      () => true,
+      () => false,
+    );
+    return reply.status(isUp ? 200 : 503).send({
+      status: isUp ? 'healthy' : 'degraded',
+      version: '1',
+      uptime: Math.floor(process.uptime()),
+      database: isUp ? 'connected' : 'disconnected',
+    });
+  });
+}

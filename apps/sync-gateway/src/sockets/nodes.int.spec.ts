@@ -1,0 +1,212 @@
+import { connect, createServer, type Server, type Socket } from 'node:net';
+import { aDatabase, eventually, redisTestUrl, type TestDatabase } from '@atomo-cc/testing';
+import { gatewayMigrations } from '../migrations.js';
+import { TestGateway } from '../testing/index.js';
+
+/** A way to Redis that can be cut: Redis itself is shared with other tests. */
+class RedisLink {
+  private server: Server | undefined;
+  private readonly open = new Set<Socket>();
+  private port = 0;
+
+  async mend(): Promise<string> {
+    const target = new URL(redisTestUrl());
+    this.server = createServer((socket) => {
+      const onward = connect(Number(target.port), target.hostname);
+      for (const end of [socket, onward]) {
+        this.open.add(end);
+        end.on('error', () => undefined).on('close', () => this.open.delete(end));
+      }
+      socket.pipe(onward).pipe(socket);
+    });
+    await new Promise<void>((resolve) => this.server!.listen(this.port, '127.0.0.1', resolve));
+    this.port = (this.server.address() as { port: number }).port;
+    return `redis://127.0.0.1:${this.port}${target.pathname}`;
+  }
+
+  async cut(): Promise<void> {
+    const closed = new Promise((resolve) => this.server?.close(resolve));
+    for (const end of this.open) end.destroy();
+    await closed;
+  }
+}
+
+let database: TestDatabase;
+const link = new RedisLink();
+let here: TestGateway;
+let there: TestGateway;
+
+beforeAll(async () => {
+  database = await aDatabase(gatewayMigrations);
+  here = await TestGateway.start(database.url, { redisUrl: await link.mend() });
+  there = await TestGateway.start(database.url);
+}, 30_000);
+
+afterAll(async () => {
+  await Promise.all([here.stop(), there.stop()]);
+  await link.cut();
+  await database.drop();
+}, 30_000);
+
+/** A store with a client on each node, between which broadcasts are known to pass. */
+async function aPair() {
+  const store = await here.aStore();
+  const issued = await store.aKey();
+  const [near, far] = await Promise.all([here.connect(issued.key), there.connect(issued.key)]);
+  // A node reads the stream from where it stands when it asks first: write until it was heard.
+  await eventually('the nodes hear each other', async () => {
+    await near.send('modified-file', { path: 'ping.md', content: 'x' });
+    await far.send('modified-file', { path: 'pong.md', content: 'x' });
+    return near.heard.length > 0 && far.heard.length > 0;
+  });
+  const paths = (client: typeof near) => client.heard.map(({ payload }) => payload['path']);
+  const settled = async (path: string) => {
+    await near.send('modified-file', { path, content: 'x' });
+    await eventually(`${path} is heard`, () => paths(far).includes(path));
+    near.heard.length = 0;
+    far.heard.length = 0;
+  };
+  await settled('settled.md');
+  return { store, issued, near, far };
+}
+
+describe('two nodes', () => {
+  it('tell each other of every change once', async () => {
+    const { near, far, issued } = await aPair();
+    for (const content of ['1', '2', '3']) await near.send('modified-file', { path: 'a.md', content });
+    await there.call('PUT', '/api/v1/files', issued.key, { path: 'b.md', content: '' });
+    await near.send('deleted-file', { path: 'a.md' });
+
+    expect((await far.take(5)).map(([event]) => event).toSorted()).toEqual([
+      'file-created',
+      'file-created',
+      'file-deleted',
+      'file-modified',
+      'file-modified',
+    ]);
+    expect((await near.take(1))[0]![1]).toMatchObject({ path: 'b.md' });
+    expect([near.heard, far.heard]).toEqual([[], []]);
+  });
+
+  it('pass on a file too long for Redis by reading the row', async () => {
+    const { near, far } = await aPair();
+    const content = 'long '.repeat(100_000);
+    await near.send('modified-file', { path: 'long.md', content });
+    const [event, payload] = (await far.take(1))[0]!;
+    expect([event, payload['content'] === content]).toEqual(['file-created', true]);
+    await near.send('renamed-file', { oldPath: 'long.md', newPath: 'longer.md' });
+    expect((await far.take(1))[0]).toMatchObject(['file-renamed', { oldPath: 'long.md', newPath: 'longer.md' }]);
+    expect([near.heard, far.heard]).toEqual([[], []]);
+  });
+
+  it('cut a key revoked on the other within 5 s, also when it only listens', async () => {
+    const { store, issued, near, far } = await aPair();
+    const from = performance.now();
+    const cut = Promise.all([near.disconnected(), far.disconnected()]);
+    await here.admin('DELETE', `/stores/${store.id}/keys/${issued.id}`);
+    await cut;
+    expect(performance.now() - from).toBeLessThan(5_000);
+    await eventually(
+      'the other node refuses the key',
+      async () => (await there.file(issued.key, 'ping.md')).status === 401,
+      5_000,
+    );
+  });
+
+  it('number the changes of a store in the order in which they become visible, without a gap', async () => {
+    const { store, issued, near, far } = await aPair();
+    const seen: number[] = [];
+    let isWriting = true;
+    const tail = async () => {
+      const rows = await database.asOwner<{ seq: string }>(
+        'select seq from store_changes where store_id = $1 and seq > $2 order by seq',
+        [store.id, seen.at(-1) ?? 0],
+      );
+      seen.push(...rows.map(({ seq }) => Number(seq)));
+    };
+    const tailing = (async () => {
+      while (isWriting) await tail();
+    })();
+    const writes = [near, far].flatMap((client, side) =>
+      Array.from({ length: 100 }, (_, index) =>
+        client.send('modified-file', { path: `${index % 7}.md`, content: `${side} ${index}` }),
+      ),
+    );
+    // A refusal between them takes no number and harms no neighbour.
+    const refusals = Array.from({ length: 10 }, () =>
+      there.call('POST', '/api/v1/files', issued.key, { path: 'settled.md', content: '' }),
+    );
+    const acks = await Promise.all(writes);
+    expect((await Promise.all(refusals)).map(({ status }) => status)).toEqual(Array(10).fill(409));
+    isWriting = false;
+    await tailing;
+    await tail();
+
+    expect(acks.filter((ack) => !ack.success)).toEqual([]);
+    expect(seen).toEqual(Array.from({ length: seen.length }, (_, index) => index + 1));
+    const [row] = await database.asOwner(
+      'select head_seq::int, file_count::int, total_bytes::int from stores where id = $1',
+      [store.id],
+    );
+    const [sums] = await database.asOwner(
+      'select count(*)::int as file_count, sum(size)::int as total_bytes from store_files where store_id = $1',
+      [store.id],
+    );
+    expect(row).toEqual({ head_seq: seen.length, ...sums });
+    // And the last change both clients know of is what the store has.
+    for (const [client, own] of [
+      [near, acks.slice(0, 100)],
+      [far, acks.slice(100)],
+    ] as const) {
+      const heard = (await client.take(100)).map(([, { seq }]) => seq);
+      const answered = own.map((ack) => ack.success && ack.seq);
+      expect([...heard, ...answered].toSorted((a, b) => Number(a) - Number(b))).toEqual(seen.slice(-200));
+    }
+  }, 30_000);
+
+  it('go on alone while Redis is away, and deliver what waited when it is back', async () => {
+    const { store, issued, near, far } = await aPair();
+    const beside = await here.connect((await store.aKey('read')).key);
+    await link.cut();
+
+    expect(await near.send('modified-file', { path: 'alone.md', content: 'x' })).toMatchObject({ success: true });
+    expect((await beside.take(1))[0]![1]).toMatchObject({ path: 'alone.md' });
+    expect((await there.file(issued.key, 'alone.md')).status).toBe(200);
+    expect(await here.call('GET', '/health/ready')).toMatchObject({ status: 200 });
+    expect(far.heard).toEqual([]);
+
+    await link.mend();
+    expect((await far.take(1))[0]![1]).toMatchObject({ path: 'alone.md' });
+    await far.send('modified-file', { path: 'again.md', content: '' });
+    await near.take(1);
+  }, 30_000);
+});
+
+describe('a stop', () => {
+  it('acks what was accepted, then ends the sockets, in a second or two', async () => {
+    const node = await TestGateway.start(database.url);
+    const { key } = await (await node.aStore()).aKey();
+    const client = await node.connect(key);
+    await client.send('created-file', { path: 'first.md' });
+    const acks = Array.from({ length: 200 }, (_, index) =>
+      client.send('modified-file', { path: `${index}.md`, content: 'x' }),
+    );
+    await Promise.race(acks);
+    const cut = client.disconnected();
+    const from = performance.now();
+
+    await node.stop();
+
+    expect(performance.now() - from).toBeLessThan(3_000);
+    await cut;
+    const answers = await Promise.allSettled(acks);
+    const acked = answers.filter((answer) => answer.status === 'fulfilled' && answer.value.success).length;
+    const stored = await database.asOwner(
+      `select 1 from store_changes where path <> 'first.md' and actor = (select id from api_keys where key_hash = encode(sha256($1), 'hex'))`,
+      [key],
+    );
+    expect(acked).toBeGreaterThan(0);
+    // What is in the log was acked: nobody has to guess.
+    expect(stored).toHaveLength(acked);
+  });
+});

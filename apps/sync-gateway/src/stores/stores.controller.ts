@@ -1,0 +1,139 @@
+import { Body, Controller, Delete, Get, HttpCode, Param, Post, Query, UseGuards } from '@nestjs/common';
+import { type ApiKey, deleteStoreApiKeys, issueApiKey, listApiKeys, revokeApiKey } from '@atomo-cc/access';
+import { DEFAULT_TENANT_ID, isUuid, type TenantId, tenantId } from '@atomo-cc/kernel';
+import { AppDatabase } from '@atomo-cc/platform/postgres';
+import {
+  CreateKeyBody,
+  CreateStoreBody,
+  type KeyView,
+  parsePayload,
+  REST_BASE,
+  storeKeyPrefix,
+  type StoreView,
+  syncError,
+  TenantQuery,
+} from '@atomo-cc/sync-protocol';
+import { KeyRing, MasterKeyGuard } from '../credentials/index.js';
+import { Rooms } from '../sockets/index.js';
+import { createStore, deleteStore, getStore, listStores } from './stores.js';
+
+/** Stores and their keys, for the holder of the master key; in the default tenant unless `tenantId` names another. */
+@Controller(`${REST_BASE}/admin/stores`)
+@UseGuards(MasterKeyGuard)
+export class StoresController {
+  constructor(
+    private readonly database: AppDatabase,
+    private readonly keys: KeyRing,
+    private readonly rooms: Rooms,
+  ) {}
+
+  @Get()
+  async list(@Query() query: unknown): Promise<{ stores: StoreView[] }> {
+    return { stores: await this.database.transaction(tenantOf(query), listStores) };
+  }
+
+  @Post()
+  async create(@Query() query: unknown, @Body() body: unknown): Promise<StoreView> {
+    const { name, tenantId: named } = parsePayload(CreateStoreBody, body);
+    const tenant = tenantOf(named ? { tenantId: named } : query);
+    return this.database.transaction(tenant, (tx) => createStore(tx, tenant, name));
+  }
+
+  @Get(':storeId')
+  async get(@Param('storeId') storeId: string, @Query() query: unknown): Promise<StoreView> {
+    return this.database.transaction(tenantOf(query), (tx) => getStore(tx, uuid('store', storeId)));
+  }
+
+  @Delete(':storeId')
+  @HttpCode(204)
+  async delete(@Param('storeId') storeId: string, @Query() query: unknown): Promise<void> {
+    const ended = await this.database.transaction(tenantOf(query), async (tx) => {
+      await deleteStore(tx, uuid('store', storeId));
+      return deleteStoreApiKeys(tx, storeId);
+    });
+    this.end(ended);
+  }
+
+  @Get(':storeId/keys')
+  async listKeys(@Param('storeId') storeId: string, @Query() query: unknown): Promise<{ keys: KeyView[] }> {
+    return { keys: await this.keysOf(storeId, query) };
+  }
+
+  @Post(':storeId/keys')
+  async createKey(@Param('storeId') storeId: string, @Query() query: unknown, @Body() body: unknown): Promise<KeyView> {
+    const { name, permissions } = parsePayload(CreateKeyBody, body);
+    const tenant = tenantOf(query);
+    return this.database.transaction(tenant, async (tx) => {
+      const { id } = await getStore(tx, uuid('store', storeId));
+      const prefix = storeKeyPrefix(id);
+      const { row, key } = await issueApiKey(tx, { tenantId: tenant, storeId: id, name, permissions, prefix });
+      return { ...viewOf(row), key };
+    });
+  }
+
+  @Get(':storeId/keys/:keyId')
+  async getKey(
+    @Param('storeId') storeId: string,
+    @Param('keyId') keyId: string,
+    @Query() query: unknown,
+  ): Promise<KeyView> {
+    uuid('key', keyId);
+    const found = (await this.keysOf(storeId, query)).find((key) => key.id === keyId.toLowerCase());
+    if (!found) throw noKey(keyId);
+    return found;
+  }
+
+  @Delete(':storeId/keys/:keyId')
+  @HttpCode(204)
+  async revokeKey(
+    @Param('storeId') storeId: string,
+    @Param('keyId') keyId: string,
+    @Query() query: unknown,
+  ): Promise<void> {
+    const id = uuid('key', keyId);
+    const store = uuid('store', storeId);
+    const isRevoked = await this.database.transaction(tenantOf(query), (tx) => revokeApiKey(tx, store, id));
+    if (!isRevoked) throw noKey(keyId);
+    this.end([id]);
+  }
+
+  private async keysOf(storeId: string, query: unknown): Promise<KeyView[]> {
+    return this.database.transaction(tenantOf(query), async (tx) => {
+      const { id } = await getStore(tx, uuid('store', storeId));
+      return (await listApiKeys(tx, id)).map(viewOf);
+    });
+  }
+
+  /** From here on these keys open nothing on this node; the others notice within 5 s. */
+  private end(keyIds: readonly string[]): void {
+    for (const id of keyIds) this.keys.forget(id);
+    const ended = new Set(keyIds);
+    this.rooms.disconnect((key) => ended.has(key.id));
+  }
+}
+
+function tenantOf(query: unknown): TenantId {
+  const { tenantId: named } = parsePayload(TenantQuery, query);
+  return named ? tenantId(named.toLowerCase()) : DEFAULT_TENANT_ID;
+}
+
+function uuid(what: string, id: string): string {
+  const lower = id.toLowerCase();
+  if (!isUuid(lower)) throw syncError('VALIDATION_ERROR', `The ${what} id in the address is not a UUID.`);
+  return lower;
+}
+
+function noKey(keyId: string) {
+  return syncError('NOT_FOUND', `The store has no key ${keyId}, or it was revoked.`);
+}
+
+function viewOf(key: ApiKey): KeyView {
+  return {
+    id: key.id,
+    name: key.name,
+    permissions: key.permissions,
+    prefix: key.prefix,
+    createdAt: key.createdAt.toISOString(),
+    lastUsedAt: key.lastUsedAt?.toISOString() ?? null,
+  };
+}

@@ -1,0 +1,201 @@
+import { findApiKeyByHash, hashApiKey } from '@atomo-cc/access';
+import { DEFAULT_TENANT_ID, type TenantId } from '@atomo-cc/kernel';
+import { parseStoreKey } from '@atomo-cc/sync-protocol';
+import { aDatabase, type TestDatabase } from '@atomo-cc/testing';
+import { gatewayMigrations } from '../migrations.js';
+import { TestGateway } from '../testing/index.js';
+
+const OTHER_TENANT = '00000000-0000-7000-8000-0000000000aa' as TenantId;
+const NOBODY = '01900000-0000-7000-8000-000000000000';
+
+let database: TestDatabase;
+let gateway: TestGateway;
+
+beforeAll(async () => {
+  database = await aDatabase(gatewayMigrations);
+  gateway = await TestGateway.start(database.url);
+}, 30_000);
+
+afterAll(async () => {
+  await gateway.stop();
+  await database.drop();
+}, 30_000);
+
+const error = (status: number, code: string) => ({ status, body: { error: { code } } });
+const admin = (method: string, path: string, key?: string, body?: unknown) =>
+  gateway.call(method, `/api/v1/admin${path}`, key, body);
+
+describe('the admin routes', () => {
+  it('are open to the master key alone', async () => {
+    const { key } = await (await gateway.aStore()).aKey();
+    expect(await admin('GET', '/stores')).toMatchObject(error(401, 'UNAUTHORIZED'));
+    expect(await admin('GET', '/stores', key)).toMatchObject(error(403, 'FORBIDDEN'));
+    expect(await admin('GET', '/stores', 'sk_admin_wrong')).toMatchObject(error(401, 'UNAUTHORIZED'));
+    expect(await admin('GET', '/stores', 'sk_admin_dev')).toMatchObject({ status: 200 });
+    // The master key is no store's key, and sockets do not know it.
+    expect(await gateway.call('GET', '/api/v1/files', 'sk_admin_dev')).toMatchObject(error(401, 'UNAUTHORIZED'));
+    await expect(gateway.connect('sk_admin_dev')).rejects.toThrow('INVALID_KEY');
+  });
+
+  it('make, count, list and delete stores', async () => {
+    const store = await gateway.aStore();
+    const { key } = await store.aKey();
+    await gateway.call('PUT', '/api/v1/files', key, { path: 'a.md', content: 'été' });
+    await gateway.call('PUT', '/api/v1/files', key, { path: 'b.md', content: 'x' });
+    await gateway.call('DELETE', '/api/v1/files?path=b.md', key);
+
+    const view = await gateway.admin('GET', `/stores/${store.id}`);
+    expect(view).toEqual({
+      id: store.id,
+      name: 'Vault',
+      fileCount: 1,
+      totalSize: 5,
+      createdAt: expect.any(String) as string,
+      updatedAt: expect.any(String) as string,
+    });
+    expect(await gateway.admin('GET', '/stores')).toEqual({ stores: expect.arrayContaining([view]) as unknown[] });
+
+    const client = await gateway.connect(key);
+    const cut = client.disconnected();
+    expect(await admin('DELETE', `/stores/${store.id}`, 'sk_admin_dev')).toMatchObject({ status: 204 });
+    await cut;
+    expect(await gateway.call('GET', '/api/v1/files', key)).toMatchObject(error(401, 'UNAUTHORIZED'));
+    expect(await admin('GET', `/stores/${store.id}`, 'sk_admin_dev')).toMatchObject(error(404, 'NOT_FOUND'));
+    const left = await database.asOwner(
+      `select 1 from store_files where store_id = $1 union all select 1 from store_changes where store_id = $1
+       union all select 1 from api_keys where store_id = $1`,
+      [store.id],
+    );
+    expect(left).toEqual([]);
+  });
+
+  it('issue keys of the known form, show them once and store only their hash', async () => {
+    const store = await gateway.aStore();
+    const { key, ...issued } = await store.aKey('read');
+    expect(key).toHaveLength(48);
+    expect(parseStoreKey(key)).toEqual({ storeHint: store.id.replaceAll('-', '').slice(0, 6) });
+    expect(issued).toMatchObject({ name: 'laptop', permissions: ['read'], prefix: key.slice(0, 16), lastUsedAt: null });
+
+    expect(await gateway.admin('GET', `/stores/${store.id}/keys`)).toEqual({ keys: [issued] });
+    expect(await gateway.admin('GET', `/stores/${store.id}/keys/${issued.id}`)).toEqual(issued);
+    const [row] = await database.asOwner<{ all: string }>('select k::text as all from api_keys k where id = $1', [
+      issued.id,
+    ]);
+    expect(row!.all).toContain(hashApiKey(key));
+    expect(row!.all).not.toContain(key.slice(16));
+
+    await gateway.list(key);
+    expect(await gateway.admin('GET', `/stores/${store.id}/keys/${issued.id}`)).toMatchObject({
+      lastUsedAt: expect.any(String) as string,
+    });
+  });
+
+  it('answer bad ids and bodies with a code, never with 500 (defect 16)', async () => {
+    const { id } = await gateway.aStore();
+    const calls: [string, string, unknown, number, string][] = [
+      ['GET', '/stores/not-a-uuid', undefined, 400, 'VALIDATION_ERROR'],
+      ['DELETE', "/stores/'", undefined, 400, 'VALIDATION_ERROR'],
+      ['GET', '/stores/not-a-uuid/keys', undefined, 400, 'VALIDATION_ERROR'],
+      ['GET', `/stores/${id}/keys/nope`, undefined, 400, 'VALIDATION_ERROR'],
+      ['DELETE', `/stores/${id}/keys/nope`, undefined, 400, 'VALIDATION_ERROR'],
+      ['GET', `/stores/${NOBODY}`, undefined, 404, 'NOT_FOUND'],
+      ['DELETE', `/stores/${NOBODY}`, undefined, 404, 'NOT_FOUND'],
+      ['POST', `/stores/${NOBODY}/keys`, { name: 'x', permissions: ['read'] }, 404, 'NOT_FOUND'],
+      ['DELETE', `/stores/${id}/keys/${NOBODY}`, undefined, 404, 'NOT_FOUND'],
+      ['GET', '/stores?tenantId=x', undefined, 400, 'VALIDATION_ERROR'],
+      ['POST', '/stores', {}, 400, 'VALIDATION_ERROR'],
+      ['POST', '/stores', { name: '' }, 400, 'VALIDATION_ERROR'],
+      ['POST', '/stores', { name: 'a\0b' }, 400, 'VALIDATION_ERROR'],
+      ['POST', `/stores/${id}/keys`, { name: 'x', permissions: [] }, 400, 'VALIDATION_ERROR'],
+      ['POST', `/stores/${id}/keys`, { name: 'x', permissions: ['read', 'read'] }, 400, 'VALIDATION_ERROR'],
+      ['POST', `/stores/${id}/keys`, { name: 'x', permissions: ['admin'] }, 400, 'VALIDATION_ERROR'],
+    ];
+    for (const [method, path, body, status, code] of calls) {
+      expect([method, path, await admin(method, path, 'sk_admin_dev', body)]).toMatchObject([
+        method,
+        path,
+        error(status, code),
+      ]);
+    }
+  });
+});
+
+describe('the handshake', () => {
+  it('takes the key from query or auth, and says why it refuses', async () => {
+    const { key } = await (await gateway.aStore()).aKey();
+    for (const via of ['query', 'auth'] as const) expect((await gateway.connect(key, via)).socket.connected).toBe(true);
+    await expect(gateway.connect('')).rejects.toThrow('UNAUTHORIZED');
+    await expect(gateway.connect('nonsense', 'auth')).rejects.toThrow('INVALID_KEY');
+    await expect(gateway.connect(`${key.slice(0, -1)}${key.endsWith('A') ? 'B' : 'A'}`)).rejects.toThrow('INVALID_KEY');
+    await expect(gateway.connect({ $ne: null } as never, 'auth')).rejects.toThrow('INVALID_KEY');
+  });
+
+  it('refuses a revoked key', async () => {
+    const store = await gateway.aStore();
+    const { key, id } = await store.aKey();
+    await gateway.list(key);
+    await gateway.admin('DELETE', `/stores/${store.id}/keys/${id}`);
+    await expect(gateway.connect(key)).rejects.toThrow('INVALID_KEY');
+    expect(await admin('DELETE', `/stores/${store.id}/keys/${id}`, 'sk_admin_dev')).toMatchObject(
+      error(404, 'NOT_FOUND'),
+    );
+    expect(await gateway.admin('GET', `/stores/${store.id}/keys`)).toEqual({ keys: [] });
+  });
+});
+
+describe('a revoked key', () => {
+  it('stops at once: its socket is cut and writes nothing more (defect 4)', async () => {
+    const store = await gateway.aStore();
+    const { key, id } = await store.aKey();
+    const other = await store.aKey();
+    const client = await gateway.connect(key);
+    await client.send('modified-file', { path: 'a.md', content: 'before' });
+    const cut = client.disconnected();
+    const open = async () =>
+      /^sync_sockets\{.*\} (\d+)$/m.exec(await (await fetch(`${gateway.url}/metrics`)).text())?.[1];
+    const before = Number(await open());
+
+    await gateway.admin('DELETE', `/stores/${store.id}/keys/${id}`);
+    expect(Number(await open())).toBe(before - 1);
+
+    expect(await gateway.call('PUT', '/api/v1/files', key, { path: 'a.md', content: 'after' })).toMatchObject(
+      error(401, 'UNAUTHORIZED'),
+    );
+    expect(await cut).toBe('io server disconnect');
+    expect((await gateway.file(other.key, 'a.md')).body.content).toBe('before');
+  });
+});
+
+describe('tenants', () => {
+  it('see neither the stores nor the keys of others', async () => {
+    const theirs = await gateway.aStore(`?tenantId=${OTHER_TENANT}`);
+    const { key } = await theirs.aKey();
+    await gateway.call('PUT', '/api/v1/files', key, { path: 'a.md', content: 'x' });
+
+    expect(await admin('GET', `/stores/${theirs.id}`, 'sk_admin_dev')).toMatchObject(error(404, 'NOT_FOUND'));
+    expect(await admin('GET', `/stores/${theirs.id}/keys`, 'sk_admin_dev')).toMatchObject(error(404, 'NOT_FOUND'));
+    const own = await gateway.admin<{ stores: { id: string }[] }>('GET', '/stores');
+    expect(own.stores.map(({ id }) => id)).not.toContain(theirs.id);
+    const named = await gateway.admin<{ id: string }>('POST', '/stores', { name: 'named', tenantId: OTHER_TENANT });
+    const all = await gateway.admin<{ stores: { id: string }[] }>('GET', `/stores?tenantId=${OTHER_TENANT}`);
+    expect(all.stores.map(({ id }) => id).toSorted()).toEqual([theirs.id, named.id].toSorted());
+
+    for (const table of ['stores', 'store_files', 'store_changes', 'api_keys']) {
+      const count = `select count(*)::int as n from ${table} where tenant_id = $1`;
+      const seenBy = (tenant: TenantId) => database.app.transaction(tenant, (tx) => tx.query(count, [OTHER_TENANT]));
+      expect([table, await seenBy(DEFAULT_TENANT_ID)]).toEqual([table, [{ n: 0 }]]);
+      expect([table, await seenBy(OTHER_TENANT)]).not.toEqual([table, [{ n: 0 }]]);
+    }
+    await expect(
+      database.app.transaction(DEFAULT_TENANT_ID, (tx) =>
+        tx.execute('insert into stores (tenant_id, id, name) values ($1, $2, $3)', [OTHER_TENANT, NOBODY, 'planted']),
+      ),
+    ).rejects.toThrow('row-level security');
+    await expect(
+      database.app.transaction(OTHER_TENANT, (tx) => tx.execute('update store_changes set path = path')),
+    ).rejects.toThrow('permission denied');
+    expect(await database.system.transaction((tx) => findApiKeyByHash(tx, hashApiKey(key)))).toMatchObject({
+      tenantId: OTHER_TENANT,
+    });
+  });
+});

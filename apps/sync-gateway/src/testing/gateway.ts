@@ -1,0 +1,131 @@
+import { once } from 'node:events';
+import { io, type Socket } from 'socket.io-client';
+import { startService } from '@atomo-cc/platform/lifecycle';
+import type { Ack, FileList, FileWithContent, KeyView, Permission, StoreView } from '@atomo-cc/sync-protocol';
+import { redisTestUrl } from '@atomo-cc/testing';
+import { loadGatewayConfig } from '../config.js';
+import { gatewayService } from '../service.js';
+
+/** How long a test waits for an answer before it says so. */
+const ANSWER_MS = 10_000;
+
+/** What a REST call answered. */
+export interface Answer<Body = unknown> {
+  readonly status: number;
+  readonly body: Body;
+}
+
+/** A gateway on a free port, as a client sees it. */
+export class TestGateway {
+  private constructor(
+    readonly url: string,
+    /** Stops the gateway, which ends its sockets. */
+    readonly stop: () => Promise<void>,
+  ) {}
+
+  /** Starts a gateway on the database. */
+  static async start(databaseUrl: string, more: { redisUrl?: string } = {}): Promise<TestGateway> {
+    const config = loadGatewayConfig({
+      ATOMO_MODE: 'embedded',
+      LOG_LEVEL: 'silent',
+      DATABASE_URL: databaseUrl,
+      REDIS_URL: more.redisUrl ?? redisTestUrl(),
+    });
+    const service = await startService({ ...(await gatewayService(config)), port: 0 });
+    return new TestGateway(service.url, () => service.stop());
+  }
+
+  /** One REST call. */
+  async call<Body = unknown>(method: string, path: string, key?: string, body?: unknown): Promise<Answer<Body>> {
+    const response = await fetch(`${this.url}${path}`, {
+      method,
+      headers: { ...(key && { 'x-api-key': key }), ...(body !== undefined && { 'content-type': 'application/json' }) },
+      ...(body !== undefined && { body: typeof body === 'string' ? body : JSON.stringify(body) }),
+    });
+    const text = await response.text();
+    return { status: response.status, body: (text && JSON.parse(text)) as Body };
+  }
+
+  /** A call with the development master key. */
+  async admin<Body = unknown>(method: string, path: string, body?: unknown): Promise<Body> {
+    const answer = await this.call<Body>(method, `/api/v1/admin${path}`, 'sk_admin_dev', body);
+    if (answer.status >= 300) throw new Error(`${method} ${path} answered ${answer.status}`);
+    return answer.body;
+  }
+
+  /** A new store and a function that makes keys for it. */
+  async aStore(
+    query = '',
+  ): Promise<{ id: string; aKey: (...permissions: Permission[]) => Promise<Required<KeyView>> }> {
+    const { id } = await this.admin<StoreView>('POST', `/stores${query}`, { name: 'Vault' });
+    return {
+      id,
+      aKey: (...permissions) =>
+        this.admin('POST', `/stores/${id}/keys${query}`, {
+          name: 'laptop',
+          permissions: permissions.length > 0 ? permissions : ['read', 'write'],
+        }),
+    };
+  }
+
+  /** One file by REST. */
+  async file(key: string, path: string): Promise<Answer<FileWithContent>> {
+    return this.call('GET', `/api/v1/files?path=${encodeURIComponent(path)}`, key);
+  }
+
+  /** A list by REST. */
+  async list(key: string, query = ''): Promise<FileList> {
+    return (await this.call<FileList>('GET', `/api/v1/files?limit=1000&${query}`, key)).body;
+  }
+
+  /** A connected client. @throws the connect_error of the handshake */
+  async connect(key: string, via: 'query' | 'auth' = 'query'): Promise<Client> {
+    const client = new Client(
+      io(this.url, {
+        transports: ['websocket'],
+        reconnection: false,
+        forceNew: true,
+        ...(via === 'query' ? { query: { apiKey: key } } : { auth: { apiKey: key } }),
+      }),
+    );
+    await new Promise<void>((resolve, reject) => {
+      client.socket.once('connect', resolve);
+      client.socket.once('connect_error', reject);
+    });
+    return client;
+  }
+}
+
+/** A connected client that remembers what it heard. */
+export class Client {
+  readonly heard: { event: string; payload: Record<string, unknown> }[] = [];
+
+  constructor(readonly socket: Socket) {
+    socket.onAny((event: string, payload: Record<string, unknown>) => this.heard.push({ event, payload }));
+  }
+
+  /** Sends an event and answers its ack. */
+  async send(event: string, ...payload: unknown[]): Promise<Ack> {
+    return (await this.socket.timeout(ANSWER_MS).emitWithAck(event, ...payload)) as Ack;
+  }
+
+  /** The next `count` events that were not taken yet, as `[event, payload]`. */
+  async take(count: number): Promise<[string, Record<string, unknown>][]> {
+    const signal = AbortSignal.timeout(ANSWER_MS);
+    while (this.heard.length < count) {
+      await Promise.race([
+        new Promise<void>((resolve) => this.socket.prependAny(() => resolve())),
+        once(signal, 'abort').then(() => {
+          throw new Error(`heard ${this.heard.length} of ${count} events`);
+        }),
+      ]);
+    }
+    return this.heard.splice(0, count).map(({ event, payload }) => [event, payload]);
+  }
+
+  /** Settles when the gateway ends the connection. */
+  async disconnected(): Promise<string> {
+    if (this.socket.disconnected) return 'disconnected';
+    return new Promise((resolve) => this.socket.once('disconnect', (reason) => resolve(reason)));
+  }
+}

@@ -1,0 +1,2 @@
+export { Client, TestGateway } from './gateway.js';
+export type { Answer } from './gateway.js';

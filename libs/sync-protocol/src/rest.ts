@@ -1,0 +1,116 @@
+import { ArrayNotEmpty, ArrayUnique, IsArray, IsIn, IsOptional, IsUUID, Length, Matches } from 'class-validator';
+import { PERMISSIONS, type Permission } from './keys.js';
+import { IsContent, IsStorableText, IsSyncPath } from './payload.js';
+
+/** The base of every route of protocol 1. */
+export const REST_BASE = 'api/v1';
+/** The header that carries a store's key or the master key. */
+export const KEY_HEADER = 'x-api-key';
+/** The longest page of a file list. */
+export const LIST_LIMIT = 1_000;
+/** The page of a file list when the client names none. */
+export const LIST_DEFAULT = 100;
+/** The longest name of a store or key. */
+const NAME_LIMIT = 255;
+
+/** The body of POST and PUT /files. */
+export class FileBody {
+  @IsSyncPath() path!: string;
+  @IsContent() content!: string;
+}
+
+/** The body of PATCH /files. */
+export class RenameBody {
+  @IsSyncPath() path!: string;
+  @IsSyncPath() newPath!: string;
+}
+
+/** The query of GET and DELETE /files for one file. */
+export class FileQuery {
+  @IsSyncPath() path!: string;
+}
+
+const FLAG = /^(?:true|false|1|0)$/;
+
+/** The query of GET /files for a list; query strings, so numbers and flags are still text. `path` is a prefix. */
+export class ListQuery {
+  @IsOptional() @IsStorableText() path?: string;
+  @IsOptional()
+  @Matches(/^(?:[1-9]\d{0,2}|1000)$/, { message: 'limit must be a whole number from 1 to 1000' })
+  limit?: string;
+  @IsOptional() @Matches(/^\d{1,9}$/, { message: 'offset must be a whole number from 0 on' }) offset?: string;
+  @IsOptional() @Matches(FLAG, { message: 'include_deleted must be true or false' }) include_deleted?: string;
+  @IsOptional() @IsStorableText() extension?: string;
+  @IsOptional() @IsStorableText() content_contains?: string;
+  @IsOptional() @IsStorableText() path_contains?: string;
+  @IsOptional() @Matches(FLAG, { message: 'is_binary must be true or false' }) is_binary?: string;
+}
+
+/** The query of every admin route: the master key acts on the default tenant unless this names another. */
+export class TenantQuery {
+  @IsOptional() @IsUUID() tenantId?: string;
+}
+
+/** The body of POST /admin/stores. */
+export class CreateStoreBody {
+  @IsStorableText() @Length(1, NAME_LIMIT) name!: string;
+  @IsOptional() @IsUUID() tenantId?: string;
+}
+
+/** The body of POST /admin/stores/:storeId/keys. */
+export class CreateKeyBody {
+  @IsStorableText() @Length(1, NAME_LIMIT) name!: string;
+  @IsArray() @ArrayNotEmpty() @ArrayUnique() @IsIn(PERMISSIONS, { each: true }) permissions!: Permission[];
+}
+
+/** A file without its content, as lists and the answers to writes show it; times are ISO 8601. */
+export interface FileView {
+  readonly path: string;
+  readonly hash: string;
+  readonly size: number;
+  readonly isBinary: boolean;
+  readonly extension: string | null;
+  readonly createdAt: string;
+  readonly updatedAt: string;
+  /** The position of the file's last change in the store's log. */
+  readonly seq: number;
+  /** Only on a deleted file: when its tombstone is forgotten. */
+  readonly expiresAt?: string;
+}
+
+/** One file with its content. */
+export type FileWithContent = FileView & { readonly content: string };
+
+/** A page of files. `total` and the page are of one moment; `offset` counts in order of the path's code points. */
+export interface FileList {
+  readonly files: readonly FileView[];
+  readonly total: number;
+  readonly limit: number;
+  readonly offset: number;
+}
+
+/** A store; `fileCount` and `totalSize` (bytes) count live files. */
+export interface StoreView {
+  readonly id: string;
+  readonly name: string;
+  readonly createdAt: string;
+  readonly updatedAt: string;
+  readonly fileCount: number;
+  readonly totalSize: number;
+}
+
+/** A key of a store; `key` itself is shown once, in the answer that creates it. */
+export interface KeyView {
+  readonly id: string;
+  readonly name: string;
+  readonly permissions: readonly Permission[];
+  readonly prefix: string;
+  readonly createdAt: string;
+  readonly lastUsedAt: string | null;
+  readonly key?: string;
+}
+
+/** True for `true` and `1` of a query string. */
+export function isSet(flag: string | undefined): boolean {
+  return flag === 'true' || flag === '1';
+}
