@@ -45,7 +45,8 @@ RUN apt-get update \
  && install -d -o node -g node /var/lib/atomo/memory
 COPY --from=dependencies /app ./
 COPY --from=build /out ./
-ENV NODE_ENV=production ATOMO_MODE=production HOST=0.0.0.0 APP=$APP
+# glibc keeps an arena per thread, and LanceDB has many: two keep a long import below a 2 GB machine's memory.
+ENV NODE_ENV=production ATOMO_MODE=production HOST=0.0.0.0 MALLOC_ARENA_MAX=2 APP=$APP
 USER node
 EXPOSE 3000 3100 3200 3300
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 CMD ["node", "-e", "\

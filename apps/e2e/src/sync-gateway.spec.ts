@@ -97,6 +97,6 @@ describe('sync-gateway', () => {
     await expect(connect('sk_store_000000_nobody')).rejects.toMatchObject({ message: 'INVALID_KEY' });
     await expect(connect('')).rejects.toMatchObject({ message: 'UNAUTHORIZED' });
     expect((await fetch(`${url}/api/v1/files`)).status).toBe(401);
-    expect((await fetch(`${url}/api/v1/admin/stores`, { headers: { 'x-api-key': key } })).status).toBe(401);
+    expect((await fetch(`${url}/api/v1/admin/stores`, { headers: { 'x-api-key': key } })).status).toBe(403);
   });
 });

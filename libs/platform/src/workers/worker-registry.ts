@@ -136,6 +136,9 @@ export function startWorkerBeat(redis: Redis, options: WorkerBeatOptions): Worke
   };
 
   const timer = setInterval(() => void beatUnlessRunning(), BEAT_MS);
+  // A worker that boots faster than its connection, or whose Redis comes back, is listed at once.
+  const beatNow = () => void beat.update();
+  redis.on('ready', beatNow);
   const beat: WorkerBeat = {
     id,
     get isDraining() {
@@ -149,6 +152,7 @@ export function startWorkerBeat(redis: Redis, options: WorkerBeatOptions): Worke
     stop: async () => {
       isStopped = true;
       clearInterval(timer);
+      redis.off('ready', beatNow);
       if (redis.status !== 'ready') return;
       await running;
       await redis
