@@ -3,7 +3,7 @@ import type { EventMetadata, NewEvent, RecordedEvent } from '@atomo-cc/events';
 import type { Tx } from '@atomo-cc/platform/postgres';
 import { holdFence } from './fence.js';
 
-/** What the caller believes of the stream: anything, that it does not exist yet, or that it is exactly at this version. */
+/** What the caller believes of the stream: anything, that it has no events yet (also 0), or that it is exactly at this version. */
 export type ExpectedVersion = 'any' | 'none' | number;
 
 /** What is added to one stream. */
@@ -70,12 +70,13 @@ async function raiseVersion(
     expected === 'any'
       ? `insert into event_streams as s (tenant_id, stream, version) values ($1, $2, $3)
          on conflict (tenant_id, stream) do update set version = s.version + $3 returning version`
-      : expected === 'none'
-        ? `insert into event_streams (tenant_id, stream, version) values ($1, $2, $3)
-           on conflict (tenant_id, stream) do nothing returning version`
+      : expected === 'none' || expected === 0
+        ? `insert into event_streams as s (tenant_id, stream, version) values ($1, $2, $3)
+           on conflict (tenant_id, stream) do update set version = $3 where s.version = 0 returning version`
         : `update event_streams set version = version + $3
            where tenant_id = $1 and stream = $2 and version = $4 returning version`;
-  const parameters = typeof expected === 'number' ? [tenant, stream, by, expected] : [tenant, stream, by];
+  const parameters =
+    typeof expected === 'number' && expected !== 0 ? [tenant, stream, by, expected] : [tenant, stream, by];
   const [row] = await tx.query<{ version: number }>(statement, parameters);
   return row?.version ?? null;
 }

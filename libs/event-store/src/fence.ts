@@ -35,6 +35,9 @@ export class Fence {
    * behind appends committed since: ask again to see further. Needs a transaction at READ COMMITTED.
    */
   async advance(tx: Tx): Promise<bigint> {
+    // Many callers may look at once, and answers overtake each other: only a candidate that was known before this look
+    // began is judged by it. Holders that were read earlier say nothing about a mark that was read later.
+    const known = this.candidate;
     const [drawn] = await tx.query<{ mark: string }>(
       'select case when is_called then last_value else 0 end as mark from event_log_position',
     );
@@ -47,13 +50,12 @@ export class Fence {
     );
     const mark = BigInt(drawn!.mark);
     const holders = new Set(rows.map((row) => row.holder));
-    if (holders.size === 0) {
-      this.settle(mark);
-      this.candidate = undefined;
-    } else if (!this.candidate || this.candidate.holders.isDisjointFrom(holders)) {
-      if (this.candidate) this.settle(this.candidate.mark);
-      this.candidate = { mark, holders };
+    if (known?.holders.isDisjointFrom(holders)) {
+      this.settle(known.mark);
+      if (this.candidate === known) this.candidate = undefined;
     }
+    if (holders.size === 0) this.settle(mark);
+    else this.candidate ??= { mark, holders };
     return this.settled;
   }
 

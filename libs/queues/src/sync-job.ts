@@ -35,10 +35,14 @@ export const SYNC_JOB_MOVES: Readonly<Record<SyncJobMove, { from: readonly SyncJ
 export function moveSyncJob(state: SyncJobState, move: SyncJobMove): SyncJobState {
   const { from, to } = SYNC_JOB_MOVES[move];
   if (!from.includes(state)) {
-    throw new CodedError('SYNC_JOB_ILLEGAL_MOVE', `a ${state} job cannot ${move}; only a ${from.join(' or ')} one can`, {
-      state,
-      move,
-    });
+    throw new CodedError(
+      'SYNC_JOB_ILLEGAL_MOVE',
+      `a ${state} job cannot ${move}; only a ${from.join(' or ')} one can`,
+      {
+        state,
+        move,
+      },
+    );
   }
   return to;
 }

@@ -1,9 +1,17 @@
 import { CodedError } from '@atomo-cc/kernel';
-import { DEFAULT_MAX_LENGTH, snakeCase, type FieldDefinition, type FieldType, type SchemaDefinition } from './model.js';
+import {
+  columnOf,
+  DEFAULT_MAX_LENGTH,
+  snakeCase,
+  type FieldDefinition,
+  type FieldType,
+  type SchemaDefinition,
+} from './model.js';
 
 /** What the author of a schema is told. */
 export const SCHEMA_ERRORS = {
-  SCHEMA_INVALID: 'The schema.ts has faults; the message lists all of them with their place and an example of what is right.',
+  SCHEMA_INVALID:
+    'The schema.ts has faults; the message lists all of them with their place and an example of what is right.',
 } as const;
 
 type Attributes = Omit<FieldDefinition, 'name'>;
@@ -67,8 +75,9 @@ export const boolean = (): Field<boolean> => new Field(attributes('boolean'));
 /** A day of the calendar without a time, `2026-11-21`. */
 export const date = (): Field<string> => new Field(attributes('date'));
 /** One of the given words. */
-export const enumeration = <const Values extends readonly [string, ...string[]]>(...values: Values): Field<Values[number]> =>
-  new Field(attributes('enum', { values }));
+export const enumeration = <const Values extends readonly [string, ...string[]]>(
+  ...values: Values
+): Field<Values[number]> => new Field(attributes('enum', { values }));
 /** A record of another model (or of the same one). The API reads it as `company` and writes it as `companyId`. */
 export const belongsTo = (target: string): Field<string> => new Field(attributes('relation', { target }));
 
@@ -80,11 +89,21 @@ export interface ModelDeclaration {
   readonly fields: Readonly<Record<string, Field<unknown, boolean>>>;
 }
 
-/** Fields that every record has; an author cannot declare them. */
-const OWN_FIELDS = ['id', 'version', 'createdAt', 'updatedAt'];
+/** Fields that every record has, and words of the API's filters; an author cannot declare them. */
+const OWN_FIELDS = ['id', 'version', 'createdAt', 'updatedAt', 'tenantId'];
+const FILTER_WORDS = ['and', 'or', 'not'];
 /** Names the API uses for itself on the query type, so no model may list or read under them. */
-const PLATFORM_NAMES = ['me', 'events', 'auditLog', 'projections', 'connections', 'memorySearch', 'graphNodes', 'graphNode'];
-/** Postgres cuts names at 63 bytes; index names add up to twelve. */
+const PLATFORM_NAMES = [
+  'me events auditLog projections connections memorySearch graphNodes graphNode historicalSyncJob historicalSyncJobs',
+].flatMap((line) => line.split(' '));
+/** Types of the API that are no model; two types of one name would stop the boot without saying where. */
+const PLATFORM_TYPES = [
+  'Query Mutation Subscription PageInfo Direction Event EventEdge EventConnection',
+  'String Int Float Boolean ID Date DateTime JSON',
+].flatMap((line) => line.split(' '));
+/** What GraphQL reads as something else than a value of an enum. */
+const LITERALS = ['true', 'false', 'null'];
+/** Postgres cuts names at 63 bytes; what is put before and behind them takes up to twelve. */
 const MAX_NAME = 50;
 
 /**
@@ -94,31 +113,67 @@ const MAX_NAME = 50;
 export function defineSchema(declaration: { models: Readonly<Record<string, ModelDeclaration>> }): SchemaDefinition {
   const faults: string[] = [];
   const names = Object.keys(declaration?.models ?? {});
-  if (names.length === 0) faults.push('models: there is none. Example: models: { Contact: { fields: { name: text().required() } } }');
+  if (names.length === 0)
+    faults.push('models: there is none. Example: models: { Contact: { fields: { name: text().required() } } }');
   const taken = new Map<string, string>(PLATFORM_NAMES.map((name) => [name, 'the platform']));
 
   const models = names.map((name) => {
     const path = `models.${name}`;
-    const model = declaration.models[name]!;
-    if (!/^[A-Z][A-Za-z0-9]*$/.test(name) || name.length > MAX_NAME) {
-      faults.push(`${path}: a model's name starts with a capital and has letters and digits only, at most ${MAX_NAME}. Example: Contact`);
+    const given: unknown = declaration.models[name];
+    if (typeof given !== 'object' || given === null)
+      faults.push(`${path}: is no model. Example: ${name}: { fields: { name: text().required() } }`);
+    const model = (typeof given === 'object' && given !== null ? given : { fields: {} }) as ModelDeclaration;
+    if (PLATFORM_TYPES.includes(name)) {
+      faults.push(`${path}: the API has a type ${name} of its own. Choose another name, such as Team${name}`);
+    }
+    if (!/^[A-Z][A-Za-z0-9]*$/.test(name) || snakeCase(name).length > MAX_NAME) {
+      faults.push(
+        `${path}: a model's name starts with a capital and has letters and digits only, at most ${MAX_NAME} (a capital counts twice). Example: Contact`,
+      );
     }
     const singular = name.charAt(0).toLowerCase() + name.slice(1);
     const plural = model.plural ?? pluralOf(singular);
+    if (!/^[a-z][A-Za-z0-9]*$/.test(plural)) {
+      faults.push(
+        `${path}.plural: ${JSON.stringify(plural)} cannot be a name of the API: it starts with a small letter and has letters and digits only. Example: people`,
+      );
+    }
     for (const used of [singular, plural]) {
       const owner = taken.get(used);
-      if (owner) faults.push(`${path}: its name in the API, ${used}, belongs to ${owner}. Set another plural, or rename the model`);
+      if (owner)
+        faults.push(
+          `${path}: its name in the API, ${used}, belongs to ${owner}. Set another plural, or rename the model`,
+        );
       taken.set(used, `model ${name}`);
     }
     const fields = Object.entries(model.fields ?? {}).map(([fieldName, field]) => {
       faults.push(...fieldFaults(`${path}.fields.${fieldName}`, fieldName, field, names));
       return { name: fieldName, ...(field instanceof Field ? field.attributes : attributes('text')) };
     });
-    if (fields.length === 0) faults.push(`${path}.fields: there is none. Example: fields: { name: text().required() }`);
-    return { name, singular, plural, table: `model_${snakeCase(name)}`, description: model.description ?? null, fields };
+    const columns = new Map<string, string>();
+    for (const field of fields) {
+      const column = columnOf(field);
+      const other = columns.get(column);
+      if (other)
+        faults.push(`${path}.fields.${field.name}: is written under the same name as ${other}. Rename one of them`);
+      columns.set(column, field.name);
+    }
+    if (fields.length === 0 && typeof given === 'object' && given !== null)
+      faults.push(`${path}.fields: there is none. Example: fields: { name: text().required() }`);
+    return {
+      name,
+      singular,
+      plural,
+      table: `model_${snakeCase(name)}`,
+      description: model.description ?? null,
+      fields,
+    };
   });
   if (faults.length > 0) {
-    throw new CodedError('SCHEMA_INVALID', `the schema has ${faults.length} fault(s):\n${faults.map((fault) => `  ${fault}`).join('\n')}`);
+    throw new CodedError(
+      'SCHEMA_INVALID',
+      `the schema has ${faults.length} fault(s):\n${faults.map((fault) => `  ${fault}`).join('\n')}`,
+    );
   }
   return { version: 1, models };
 }
@@ -126,22 +181,48 @@ export function defineSchema(declaration: { models: Readonly<Record<string, Mode
 function fieldFaults(path: string, name: string, field: unknown, models: readonly string[]): string[] {
   const faults: string[] = [];
   if (!(field instanceof Field)) return [`${path}: is no field. Example: ${name}: text().required()`];
-  if (!/^[a-z][A-Za-z0-9]*$/.test(name) || name.length > MAX_NAME) {
-    faults.push(`${path}: a field's name starts with a small letter and has letters and digits only, at most ${MAX_NAME}. Example: firstName`);
+  if (!/^[a-z][A-Za-z0-9]*$/.test(name) || snakeCase(name).length > MAX_NAME) {
+    faults.push(
+      `${path}: a field's name starts with a small letter and has letters and digits only, at most ${MAX_NAME} (a capital counts twice). Example: firstName`,
+    );
   }
-  if (OWN_FIELDS.includes(name)) faults.push(`${path}: every record has ${name} already. Remove it, or choose another name`);
-  const { type, target, values, maxLength, min, max } = field.attributes as Attributes;
+  const { type, target, values, maxLength, min, max } = field.attributes;
+  for (const own of new Set([name, type === 'relation' ? `${name}Id` : name])) {
+    if (OWN_FIELDS.includes(own)) {
+      faults.push(`${path}: every record has ${own} already. Remove it, or choose another name`);
+    }
+  }
+  if (FILTER_WORDS.includes(name)) faults.push(`${path}: ${name} is a word of the filters. Choose another name`);
   if (type === 'relation' && !models.includes(target ?? '')) {
     faults.push(`${path}: points at ${target}, which is no model. There are ${models.join(', ')}`);
   }
   for (const value of type === 'enum' ? (values ?? []) : []) {
-    if (!/^[A-Za-z_][A-Za-z0-9_]*$/.test(value) || value.startsWith('__')) {
-      faults.push(`${path}: ${JSON.stringify(value)} cannot be a value of the API. Letters, digits and _ are allowed. Example: InProgress`);
+    if (
+      typeof value !== 'string' ||
+      !/^[A-Za-z_][A-Za-z0-9_]*$/.test(value) ||
+      value.startsWith('__') ||
+      LITERALS.includes(value)
+    ) {
+      faults.push(
+        `${path}: ${JSON.stringify(value)} cannot be a value of the API. Letters, digits and _ are allowed, but no true, false or null. Example: InProgress`,
+      );
     }
   }
-  if (type === 'enum' && new Set(values).size !== values?.length) faults.push(`${path}: a value stands there twice`);
-  if (maxLength !== null && !(Number.isInteger(maxLength) && maxLength > 0)) faults.push(`${path}: max(${maxLength}) is no whole number from 1 on`);
-  if (min !== null && max !== null && min > max) faults.push(`${path}: min(${min}) is above max(${max})`);
+  if (type === 'enum' && !values?.length)
+    faults.push(`${path}: has no values. Example: ${name}: enumeration('Open', 'Won')`);
+  if (type === 'enum' && new Set(values).size !== values?.length)
+    faults.push(`${path}: a value stands there twice. Remove one of them`);
+  if (maxLength !== null && !(Number.isInteger(maxLength) && maxLength > 0))
+    faults.push(`${path}: max(${maxLength}) is no whole number from 1 on. Example: max(100)`);
+  for (const [word, bound] of [
+    ['min', min],
+    ['max', max],
+  ] as const) {
+    if (bound !== null && !Number.isFinite(bound))
+      faults.push(`${path}: ${word}(${bound}) is no number. Example: ${word}(100)`);
+  }
+  if (min !== null && max !== null && min > max)
+    faults.push(`${path}: min(${min}) is above max(${max}). Example: min(0).max(100)`);
   return faults;
 }
 

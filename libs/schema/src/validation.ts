@@ -67,7 +67,8 @@ function checkValue(field: FieldDefinition, name: string, given: unknown): Check
       if (typeof given === 'string' && field.values!.includes(given)) return { value: given };
       return { message: `${name} is none of ${field.values!.join(', ')}.` };
     case 'relation':
-      if (typeof given === 'string' && /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(given)) return { value: given };
+      if (typeof given === 'string' && /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(given))
+        return { value: given };
       return { message: `${name} is no id of a ${field.target}.` };
   }
 }

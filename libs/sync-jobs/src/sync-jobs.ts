@@ -125,7 +125,11 @@ export async function listQuarantined(tx: Tx, jobId: string, limit: number): Pro
  * Takes the job for a worker and gives it the first sign of life. From now on only writes with the new epoch count.
  * Null: the job is gone, or in a state in which there is nothing to do.
  */
-export async function claimSyncJob(tx: Tx, jobId: string, worker: string): Promise<{ job: SyncJob; claim: SyncJobClaim } | null> {
+export async function claimSyncJob(
+  tx: Tx,
+  jobId: string,
+  worker: string,
+): Promise<{ job: SyncJob; claim: SyncJobClaim } | null> {
   const [row] = await tx.query<Row>(
     `update historical_sync_jobs
      set status = 'running', epoch = epoch + 1, worker = $2, started_at = coalesce(started_at, clock_timestamp()),
@@ -190,7 +194,12 @@ export async function beatSyncJob(tx: Tx, claim: SyncJobClaim): Promise<boolean>
 }
 
 /** Sets messages aside that could not be read; one that was set aside before a crash is not noted twice. */
-export async function quarantine(tx: Tx, claim: SyncJobClaim, importId: string, faults: readonly Quarantined[]): Promise<void> {
+export async function quarantine(
+  tx: Tx,
+  claim: SyncJobClaim,
+  importId: string,
+  faults: readonly Quarantined[],
+): Promise<void> {
   if (faults.length === 0) return;
   await tx.execute(
     `insert into quarantined_records (id, tenant_id, job_id, import_id, byte_offset, code, reason)
@@ -242,7 +251,9 @@ export async function failSyncJob(
   ]);
   if (!current) return null;
   if (error.mayPass && current.error_count < current.max_retries) {
-    const row = await move(tx, claim, 'retry', 'error_count = error_count + 1, last_error = $4::jsonb, worker = null', [note]);
+    const row = await move(tx, claim, 'retry', 'error_count = error_count + 1, last_error = $4::jsonb, worker = null', [
+      note,
+    ]);
     if (row) await enqueueSlice(tx, row, backoffMs(row.error_count, RETRY_BACKOFF));
     return row && row.status;
   }
@@ -251,7 +262,11 @@ export async function failSyncJob(
   return row && row.status;
 }
 
-/** Pauses, resumes or cancels a job as its owner asks. @throws CodedError NOT_FOUND, SYNC_JOB_ILLEGAL_MOVE */
+/**
+ * Pauses, resumes or cancels a job as its owner asks. Resuming raises the epoch, so that its slice has an id of its own: a
+ * slice that a retry queued for later would make it wait, and a worker that missed the pause would go on beside it.
+ * @throws CodedError NOT_FOUND, SYNC_JOB_ILLEGAL_MOVE
+ */
 export async function steerSyncJob(tx: Tx, id: string, asked: 'pause' | 'resume' | 'cancel'): Promise<SyncJob> {
   const [current] = await tx.query<Row>('select * from historical_sync_jobs where id = $1 for update', [id]);
   if (!current) throw apiError('NOT_FOUND', 'There is no such job.');
@@ -259,6 +274,7 @@ export async function steerSyncJob(tx: Tx, id: string, asked: 'pause' | 'resume'
   const [row] = await tx.query<Row>(
     `update historical_sync_jobs
      set status = $2, updated_at = clock_timestamp(),
+         epoch = epoch + case when $3 = 'resume' then 1 else 0 end,
          error_count = case when $3 = 'resume' then 0 else error_count end,
          completed_at = case when $3 = 'cancel' then clock_timestamp() when $3 = 'resume' then null else completed_at end
      where id = $1 returning *`,
@@ -286,7 +302,13 @@ export async function reapAbandoned(tx: Tx): Promise<string[]> {
   return rows.map((row) => row.id);
 }
 
-async function move(tx: Tx, claim: SyncJobClaim, name: SyncJobMove, set: string, parameters: unknown[]): Promise<Row | null> {
+async function move(
+  tx: Tx,
+  claim: SyncJobClaim,
+  name: SyncJobMove,
+  set: string,
+  parameters: unknown[],
+): Promise<Row | null> {
   const { from, to } = SYNC_JOB_MOVES[name];
   const [row] = await tx.query<Row>(
     `update historical_sync_jobs set status = '${to}', updated_at = clock_timestamp(), last_heartbeat = clock_timestamp()

@@ -26,7 +26,10 @@ export interface TestDatabase {
  * Makes a fresh database on the Postgres that jest's global set-up started, so that test files run side by side.
  * @param migrations those of the tables under test
  */
-export async function aDatabase(migrations: readonly Migration[], options: { poolSize?: number } = {}): Promise<TestDatabase> {
+export async function aDatabase(
+  migrations: readonly Migration[],
+  options: { poolSize?: number } = {},
+): Promise<TestDatabase> {
   const server = requireVariable('ATOMO_TEST_DATABASE_URL');
   const name = `test_${randomBytes(6).toString('hex')}`;
   await onServer(server, `create database ${name}`);
@@ -74,11 +77,11 @@ export async function eventually<Result>(
   what: string,
   condition: () => Promise<Result> | Result,
   timeoutMs = 10_000,
-): Promise<NonNullable<Result>> {
+): Promise<Exclude<NonNullable<Result>, false>> {
   const deadline = Date.now() + timeoutMs;
   for (;;) {
     const result = await condition();
-    if (result) return result;
+    if (result) return result as Exclude<NonNullable<Result>, false>;
     if (Date.now() > deadline) throw new Error(`did not happen within ${timeoutMs} ms: ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
@@ -86,7 +89,8 @@ export async function eventually<Result>(
 
 function requireVariable(name: string): string {
   const value = process.env[name];
-  if (!value) throw new Error(`${name} is not set: run the tests through jest, whose global set-up starts Postgres and Redis`);
+  if (!value)
+    throw new Error(`${name} is not set: run the tests through jest, whose global set-up starts Postgres and Redis`);
   return value;
 }
 

@@ -62,10 +62,9 @@ beforeAll(async () => {
     { provide: AppDatabase, useValue: app },
     { provide: SystemDatabase, useValue: system },
   ];
-  const databases = { module: class Databases {}, providers, exports: providers };
   const module = {
     module: class Root {},
-    imports: [AuthModule.with({ secret: 'a secret of this test', admin: ADMIN, databases })],
+    imports: [AuthModule.with({ secret: 'a secret of this test', admin: ADMIN })],
     controllers: [Probe],
   };
   service = await startService({
@@ -73,6 +72,7 @@ beforeAll(async () => {
     module,
     config: { HOST: '127.0.0.1', LOG_LEVEL: 'silent', ATOMO_SUPERVISOR: '' },
     port: 0,
+    provide: providers,
   });
 });
 

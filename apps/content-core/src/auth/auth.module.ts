@@ -1,10 +1,10 @@
 import { type DynamicModule, Inject, Module, type OnModuleInit } from '@nestjs/common';
-import { APP_FILTER, APP_GUARD, APP_PIPE } from '@nestjs/core';
+import { APP_GUARD, APP_PIPE } from '@nestjs/core';
 import { ensureFirstAdmin, Sessions } from '@atomo-cc/access';
 import { SystemDatabase } from '@atomo-cc/platform/postgres';
 import { AuthController } from './auth.controller.js';
 import { BearerGuard } from './bearer.guard.js';
-import { requestValidation, RestErrorFilter } from './rest-error.filter.js';
+import { requestValidation } from './request-validation.js';
 
 /** What authentication is set up with. */
 export interface AuthSettings {
@@ -12,15 +12,14 @@ export interface AuthSettings {
   readonly secret: string;
   /** The login of the first administrator, made when there is no user yet. */
   readonly admin: { readonly email: string; readonly password: string };
-  /** The module that exports AppDatabase and SystemDatabase, opened with `accessEntities`. */
-  readonly databases: NonNullable<DynamicModule['imports']>[number];
 }
 
 const SETTINGS = Symbol('auth settings');
 
 /**
- * The rim of REST: login, the guard that asks all routes for a token, the check of bodies, and the form of errors. `Sessions`
- * is exported for those who authenticate otherwise, such as GraphQL.
+ * The rim of REST: login, the guard that asks all routes for a token, and the check of bodies. `Sessions`
+ * is exported for those who authenticate otherwise, such as GraphQL. Needs a SystemDatabase that was opened with
+ * `accessEntities` among what the service provides.
  */
 @Module({})
 export class AuthModule implements OnModuleInit {
@@ -32,7 +31,6 @@ export class AuthModule implements OnModuleInit {
   static with(settings: AuthSettings): DynamicModule {
     return {
       module: AuthModule,
-      imports: [settings.databases],
       controllers: [AuthController],
       providers: [
         { provide: SETTINGS, useValue: settings },
@@ -42,7 +40,6 @@ export class AuthModule implements OnModuleInit {
           useFactory: (system: SystemDatabase) => new Sessions(system, { secret: settings.secret }),
         },
         { provide: APP_GUARD, useClass: BearerGuard },
-        { provide: APP_FILTER, useClass: RestErrorFilter },
         { provide: APP_PIPE, useFactory: requestValidation },
       ],
       exports: [Sessions],

@@ -21,7 +21,10 @@ class RedisLink {
     });
     await new Promise<void>((resolve) => this.server!.listen(this.port, '127.0.0.1', resolve));
     this.port = (this.server.address() as { port: number }).port;
-    return `redis://127.0.0.1:${this.port}${target.pathname}`;
+    // The rest of the URL stays: password and database.
+    const link = new URL(target);
+    link.host = `127.0.0.1:${this.port}`;
+    return link.href;
   }
 
   async cut(): Promise<void> {

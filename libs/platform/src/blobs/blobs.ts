@@ -111,24 +111,28 @@ export class BlobStore {
     return { ...row, size: Number(row.size) };
   }
 
-  /** Reads a blob from byte `from` on, a few pieces at a time. */
+  /**
+   * Reads a blob from byte `from` on, a few pieces at a time.
+   * @throws CodedError NOT_FOUND, also when the blob is removed while it is read: the end of the stream is the blob's end
+   */
   async *read(tenant: TenantId, id: string, from = 0): AsyncGenerator<Buffer> {
+    const { size } = await this.find(tenant, id);
+    const end = Math.ceil(size / PIECE_BYTES);
     let n = Math.floor(from / PIECE_BYTES);
     let skip = from % PIECE_BYTES;
-    for (;;) {
+    while (n < end) {
       const rows = await this.database.transaction(tenant, (tx) =>
-        tx.query<{ bytes: Buffer }>('select bytes from blob_pieces where blob_id = $1 and n >= $2 order by n limit $3', [
-          id,
-          n,
-          PIECES_PER_WRITE,
-        ]),
+        tx.query<{ bytes: Buffer }>(
+          'select bytes from blob_pieces where blob_id = $1 and n >= $2 order by n limit $3',
+          [id, n, PIECES_PER_WRITE],
+        ),
       );
       for (const { bytes } of rows) {
-        yield skip > 0 ? bytes.subarray(skip) : bytes;
+        if (skip < bytes.length) yield skip > 0 ? bytes.subarray(skip) : bytes;
         skip = 0;
       }
+      if (rows.length === 0) throw apiError('NOT_FOUND', 'The upload was removed while it was read.');
       n += rows.length;
-      if (rows.length < PIECES_PER_WRITE) return;
     }
   }
 

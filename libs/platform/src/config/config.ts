@@ -1,4 +1,4 @@
-import { cleanEnv, EnvError, makeValidator, port, str, type ValidatorSpec } from 'envalid';
+import { cleanEnv, EnvError, makeValidator, str, type ValidatorSpec } from 'envalid';
 import { CodedError } from '@atomo-cc/kernel';
 
 /** What a service is stopped with before it opens anything. */
@@ -44,7 +44,10 @@ export const serviceVariables = {
     example: 'postgres://atomo:secret@localhost:5432/atomo',
     desc: 'Postgres 15 or newer. The login must own the database: migrations and the two roles are made with it.',
   }),
-  REDIS_URL: redisUrl({ example: 'redis://localhost:6379', desc: 'Redis 6.2 or newer, or Valkey, with maxmemory-policy noeviction.' }),
+  REDIS_URL: redisUrl({
+    example: 'redis://localhost:6379',
+    desc: 'Redis 6.2 or newer, or Valkey, with maxmemory-policy noeviction.',
+  }),
   ATOMO_SUPERVISOR: str({
     default: '',
     example: '/tmp/atomo-1a2b3c.sock',
@@ -66,7 +69,10 @@ export const memoryVariables = {
 };
 
 /** A port variable of a service. */
-export const servicePort = port;
+export const servicePort = makeValidator<number>((input) => {
+  if (!/^[1-9]\d{0,4}$/.test(input) || Number(input) > 65_535) throw new EnvError('is no port, 1 to 65535');
+  return Number(input);
+});
 
 /**
  * Reads the declared variables out of `environment`.
@@ -77,18 +83,26 @@ export function loadConfig<Specs extends Record<string, ValidatorSpec<unknown>>>
   environment: Readonly<Record<string, string | undefined>> = process.env,
 ): Readonly<{ [Name in keyof Specs]: Specs[Name] extends ValidatorSpec<infer Value> ? Value : never }> {
   // An empty string means "not set": compose files and .env files produce it for variables left blank.
-  const given = Object.fromEntries(Object.entries(environment).filter(([, value]) => value !== undefined && value !== ''));
+  const given = Object.fromEntries(
+    Object.entries(environment).filter(([, value]) => value !== undefined && value !== ''),
+  );
   return cleanEnv(given, specs, {
     reporter: ({ errors }) => {
       const faults = Object.entries(errors).map(([name, error]) => {
         const spec = specs[name as keyof Specs];
-        const shown = given[name] === undefined ? 'is not set' : `is wrong: it ${(error as Error).message}`;
-        const example = spec?.example ?? spec?.choices?.join(' or ');
-        return `${name} ${shown}.${example === undefined ? '' : ` Example: ${name}=${String(example)}`}`;
+        const shown = given[name] === undefined ? 'is not set' : faultOf(error as Error, spec?.choices);
+        const example = spec?.example ?? spec?.choices?.join(' or ') ?? spec?.default;
+        return `${name} ${shown}.${example === undefined ? '' : ` Example: ${name}=${example as string}`}`;
       });
       if (faults.length > 0) throw new CodedError('CONFIG_INVALID', faults.join('\n'));
     },
   }) as never;
+}
+
+/** Our own validators say what is wrong; those of envalid repeat the value, which may be a secret. */
+function faultOf(error: Error, choices: readonly unknown[] | undefined): string {
+  if (choices) return `is none of ${choices.join(', ')}`;
+  return /^(is|does) /.test(error.message) ? error.message : 'has a value that it cannot have';
 }
 
 /**
@@ -96,18 +110,31 @@ export function loadConfig<Specs extends Record<string, ValidatorSpec<unknown>>>
  * runs in the open with a secret that is in this repository.
  * @throws CodedError CONFIG_INVALID
  */
-export function requireSecret(mode: string, name: string, value: string, developmentValue: string, example: string): string {
+export function requireSecret(
+  mode: string,
+  name: string,
+  value: string,
+  developmentValue: string,
+  example: string,
+): string {
   if (value !== '' && (mode === 'embedded' || value !== developmentValue)) return value;
   if (mode === 'embedded') return developmentValue;
-  throw new CodedError('CONFIG_INVALID', `${name} is not set, or is the development value. Example: ${name}=${example}`);
+  throw new CodedError(
+    'CONFIG_INVALID',
+    `${name} is not set, or is the development value. Example: ${name}=${example}`,
+  );
 }
 
 /**
  * Refuses memory on one machine's disk where services run on several.
  * @throws CodedError CONFIG_INVALID
  */
-export function requireReachableMemory(config: { ATOMO_MODE: string; MEMORY_URI: string; MEMORY_VOLUME_SHARED: string }): string {
-  const isRemote = /^[a-z0-9+]+:\/\//.test(config.MEMORY_URI) && !config.MEMORY_URI.startsWith('file:');
+export function requireReachableMemory(config: {
+  ATOMO_MODE: string;
+  MEMORY_URI: string;
+  MEMORY_VOLUME_SHARED: string;
+}): string {
+  const isRemote = /^[a-z0-9+]+:\/\//i.test(config.MEMORY_URI) && !/^file:/i.test(config.MEMORY_URI);
   if (isRemote || config.ATOMO_MODE === 'embedded' || config.MEMORY_VOLUME_SHARED === 'true') return config.MEMORY_URI;
   throw new CodedError(
     'CONFIG_INVALID',

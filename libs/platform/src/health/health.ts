@@ -36,11 +36,14 @@ async function ask(check: HealthCheck): Promise<{ state: 'up' | 'down'; millisec
   const from = performance.now();
   let timer: NodeJS.Timeout | undefined;
   const outcome = await Promise.race([
-    check().then(
-      () => undefined,
-      // The driver's message may name hosts and users; the log has it, the answer only says that it failed.
-      () => 'no answer',
-    ),
+    // A check that throws before it gives a promise is down too, not a fault of the asker.
+    Promise.resolve()
+      .then(check)
+      .then(
+        () => undefined,
+        // The driver's message may name hosts and users; the log has it, the answer only says that it failed.
+        () => 'no answer',
+      ),
     new Promise<string>((resolve) => {
       timer = setTimeout(() => resolve(`no answer in ${CHECK_TIMEOUT_MS} ms`), CHECK_TIMEOUT_MS);
     }),

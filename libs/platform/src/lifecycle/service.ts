@@ -1,9 +1,23 @@
 import 'reflect-metadata';
 import { connect } from 'node:net';
-import { type DynamicModule, Global, Module, type Provider, type Type } from '@nestjs/common';
-import { NestFactory } from '@nestjs/core';
+import {
+  type ArgumentsHost,
+  type DynamicModule,
+  type ExceptionFilter,
+  Global,
+  Module,
+  type Provider,
+  type Type,
+} from '@nestjs/common';
+import { APP_FILTER, NestFactory } from '@nestjs/core';
 import { FastifyAdapter, type NestFastifyApplication } from '@nestjs/platform-fastify';
-import type { FastifyBaseLogger, FastifyInstance } from 'fastify';
+import {
+  type FastifyBaseLogger,
+  type FastifyInstance,
+  type FastifyReply,
+  type FastifyRequest,
+  LogController,
+} from 'fastify';
 import { apiError, type ApiErrorCode, API_ERRORS, isCodedError, uuidv7 } from '@atomo-cc/kernel';
 import { Health } from '../health/index.js';
 import { createLogger, nestLogger, type Logger } from '../logging/index.js';
@@ -41,6 +55,21 @@ export interface RunningService {
   stop(): Promise<void>;
 }
 
+/** Answers the errors of a service that has no filter of its own. Without `@Catch` it is asked for all of them. */
+class CodedAnswers implements ExceptionFilter {
+  constructor(private readonly logger: Logger) {}
+
+  catch(error: unknown, host: ArgumentsHost): void {
+    const request = host.switchToHttp().getRequest<FastifyRequest>();
+    const reply = host.switchToHttp().getResponse<FastifyReply>();
+    const { status, body } = restError(error);
+    if (status >= 500) this.logger.error({ req: request, err: error }, 'a request failed');
+    if (reply.sent) return;
+    if (status === 401) void reply.header('www-authenticate', 'Bearer');
+    void reply.status(status).send(body);
+  }
+}
+
 /** Gives every module the service's logger, health, metrics, and what the service provides. */
 @Global()
 @Module({})
@@ -52,7 +81,9 @@ class PlatformModule {
       { provide: Health, useValue: health },
       { provide: Metrics, useValue: metrics },
     ];
-    return { module: PlatformModule, providers, exports: providers };
+    // Nest asks the filters from the last to the first, so one that a service brings itself goes before this.
+    const filter: Provider = { provide: APP_FILTER, useValue: new CodedAnswers(logger) };
+    return { module: PlatformModule, providers: [...providers, filter], exports: providers };
   }
 }
 
@@ -75,7 +106,7 @@ export async function runService(options: () => ServiceOptions | Promise<Service
   }
 }
 
-/** Starts a service and answers once it listens. */
+/** Starts a service and answers once it listens. Where it cannot, what was provided is closed before the error is thrown. */
 export async function startService(options: ServiceOptions): Promise<RunningService> {
   const logger = createLogger(options.name, options.config.LOG_LEVEL);
   const health = new Health();
@@ -83,11 +114,16 @@ export async function startService(options: ServiceOptions): Promise<RunningServ
   const adapter = new FastifyAdapter({
     loggerInstance: logger as unknown as FastifyBaseLogger,
     // One line per request is written below, when its outcome is known.
-    disableRequestLogging: true,
+    logController: new LogController({ disableRequestLogging: true }),
     bodyLimit: BODY_LIMIT,
     genReqId: () => uuidv7(),
     // Ends idle keep-alive connections at close, or a stop would wait for every client to go away.
     forceCloseConnections: 'idle',
+    // A path that is no URL meets no route, and so no filter.
+    frameworkErrors: (error: Error, _request: FastifyRequest, reply: FastifyReply) => {
+      const { status, body } = restError(error);
+      void reply.status(status).send(body);
+    },
     trustProxy: false,
   });
   const root: DynamicModule = {
@@ -98,10 +134,16 @@ export async function startService(options: ServiceOptions): Promise<RunningServ
     logger: nestLogger(logger),
     abortOnError: false,
   });
-  const fastify = app.getHttpAdapter().getInstance() as unknown as FastifyInstance;
+  const fastify: FastifyInstance = app.getHttpAdapter().getInstance();
   addOperatorRoutes(fastify, health, metrics, logger);
-  await options.configure?.(app);
-  await app.listen(options.port, options.config.HOST);
+  try {
+    await options.configure?.(app);
+    await app.listen(options.port, options.config.HOST);
+  } catch (error) {
+    await app.close().catch(() => undefined);
+    await options.close?.().catch(() => undefined);
+    throw error;
+  }
   const address = fastify.server.address();
   const port = typeof address === 'object' && address ? address.port : options.port;
   const host = options.config.HOST === '0.0.0.0' ? '127.0.0.1' : options.config.HOST;
@@ -165,7 +207,8 @@ async function stopProcess(service: RunningService): Promise<void> {
 function describeBootFault(error: unknown): string {
   if (isCodedError(error)) return error.message;
   const { code, message } = error as { code?: string; message?: string; port?: number };
-  if (code === 'EADDRINUSE') return `The port is taken (${message ?? code}): stop the other program, or set another port.`;
+  if (code === 'EADDRINUSE')
+    return `The port is taken (${message ?? code}): stop the other program, or set another port.`;
   return error instanceof Error ? (error.stack ?? error.message) : String(error);
 }
 
@@ -181,7 +224,10 @@ const HTTP_STATUS: Readonly<Record<ApiErrorCode, number>> = {
 };
 
 /** What a REST route answers for an error: the status and a body without stack, SQL or secret. */
-export function restError(error: unknown): { status: number; body: { error: { code: string; message: string; details?: unknown } } } {
+export function restError(error: unknown): {
+  status: number;
+  body: { error: { code: string; message: string; details?: unknown } };
+} {
   const known = isCodedError(error) && error.code in API_ERRORS ? error : fromFramework(error);
   const code = known.code as ApiErrorCode;
   const details = known.details === undefined ? {} : { details: known.details };
@@ -189,10 +235,13 @@ export function restError(error: unknown): { status: number; body: { error: { co
 }
 
 function fromFramework(error: unknown) {
-  const { statusCode, status, message } = error as { statusCode?: number; status?: number; message?: string };
+  const { statusCode, status, message } = (error ?? {}) as { statusCode?: number; status?: number; message?: string };
   const given = statusCode ?? status ?? 500;
   if (given === 404) return apiError('NOT_FOUND', 'There is nothing at this address.');
   if (given === 413) return apiError('VALIDATION_ERROR', 'The body is larger than this route takes.');
   if (given >= 400 && given < 500) return apiError('VALIDATION_ERROR', message ?? 'The request is malformed.');
-  return apiError('INTERNAL_ERROR', 'Something went wrong on our side. The log has it under the x-request-id of this answer.');
+  return apiError(
+    'INTERNAL_ERROR',
+    'Something went wrong on our side. The log has it under the x-request-id of this answer.',
+  );
 }

@@ -11,10 +11,15 @@ const REDACTED = [
   'req.headers.authorization',
   'req.headers.cookie',
   'req.headers["x-api-key"]',
-  '*.password',
-  '*.accessToken',
-  '*.refreshToken',
-  '*.apiKey',
+  // A refused login of Redis carries the command it was, and a failed statement its parameters.
+  'err.command.args',
+  'err.parameters',
+  'err.driverError.parameters',
+  ...['password', 'accessToken', 'refreshToken', 'apiKey', 'authorization'].flatMap((name) => [
+    name,
+    `*.${name}`,
+    `*.*.${name}`,
+  ]),
 ];
 
 /** The service's JSON logger. */
@@ -41,10 +46,18 @@ export function loggedUrl(url: string): string {
 
 /** Lets Nest write its own lines to the service's logger. */
 export function nestLogger(logger: Logger): LoggerService {
-  const write = (level: 'info' | 'warn' | 'error' | 'debug' | 'trace') => (message: unknown, ...rest: unknown[]) => {
-    const context = typeof rest.at(-1) === 'string' ? rest.at(-1) : undefined;
-    if (message instanceof Error) logger[level]({ err: message, context }, message.message);
-    else logger[level]({ context }, String(message));
+  const write =
+    (level: 'info' | 'warn' | 'error' | 'debug' | 'trace') =>
+    (message: unknown, ...rest: unknown[]) => {
+      const context = typeof rest.at(-1) === 'string' ? rest.at(-1) : undefined;
+      if (message instanceof Error) logger[level]({ err: message, context }, message.message);
+      else logger[level]({ context }, String(message));
+    };
+  return {
+    log: write('debug'),
+    warn: write('warn'),
+    error: write('error'),
+    debug: write('debug'),
+    verbose: write('trace'),
   };
-  return { log: write('debug'), warn: write('warn'), error: write('error'), debug: write('debug'), verbose: write('trace') };
 }

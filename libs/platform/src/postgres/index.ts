@@ -1,4 +1,12 @@
-export { APP_ROLE, AppDatabase, openAppDatabase, openSystemDatabase, SYSTEM_ROLE, SystemDatabase, Tx } from './database.js';
+export {
+  APP_ROLE,
+  AppDatabase,
+  openAppDatabase,
+  openSystemDatabase,
+  SYSTEM_ROLE,
+  SystemDatabase,
+  Tx,
+} from './database.js';
 export type { DatabaseOptions } from './database.js';
 export { POSTGRES_ERRORS } from './errors.js';
 export { Leases1700000001000, releaseLease, takeLease } from './lease.js';

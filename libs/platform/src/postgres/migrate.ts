@@ -19,10 +19,13 @@ class Roles1700000000000 implements MigrationInterface {
       await runner.query(`do $$ begin
           create role ${role} nologin nosuperuser nobypassrls nocreatedb nocreaterole;
         exception when duplicate_object or unique_violation then null; end $$`);
-      // From Postgres 16 on the creator of a role may not act as it unless it is granted.
+      // From Postgres 16 on the creator of a role is its member, but may not act as it unless that is granted besides.
+      // Roles belong to the cluster, the lock to one database: another database's migration may grant it meanwhile.
       await runner.query(`do $$ begin
-          if not pg_has_role(current_user, '${role}', 'member') then execute 'grant ${role} to ' || quote_ident(current_user); end if;
-        end $$`);
+          if not pg_has_role(current_user, '${role}', case when current_setting('server_version_num')::int >= 160000 then 'set' else 'member' end) then
+            execute 'grant ${role} to ' || quote_ident(current_user);
+          end if;
+        exception when unique_violation then null; end $$`);
       await runner.query(`grant usage on schema public to ${role}`);
     }
   }
@@ -47,7 +50,11 @@ export async function changeTables(url: string, change: (tx: Tx) => Promise<void
   await asOwner(url, [], (source) => source.transaction((manager) => change(new Tx(manager))));
 }
 
-async function asOwner(url: string, migrations: readonly Migration[], work: (source: DataSource) => Promise<void>): Promise<void> {
+async function asOwner(
+  url: string,
+  migrations: readonly Migration[],
+  work: (source: DataSource) => Promise<void>,
+): Promise<void> {
   const source = new DataSource({
     type: 'postgres',
     url,
@@ -67,7 +74,10 @@ async function asOwner(url: string, migrations: readonly Migration[], work: (sou
   try {
     const [{ version }] = await lock.query(`select current_setting('server_version_num')::int as version`);
     if (version < OLDEST_POSTGRES) {
-      throw new CodedError('DATABASE_TOO_OLD', `Postgres ${Math.floor(version / 10_000)} at DATABASE_URL is older than 15.`);
+      throw new CodedError(
+        'DATABASE_TOO_OLD',
+        `Postgres ${Math.floor(version / 10_000)} at DATABASE_URL is older than 15.`,
+      );
     }
     await lock.query('select pg_advisory_lock($1)', [MIGRATION_LOCK]);
     await work(source);
@@ -80,12 +90,33 @@ async function asOwner(url: string, migrations: readonly Migration[], work: (sou
 
 /** One sentence for a person about a failed connection; never carries the password. */
 export function describeConnectFault(url: string, error: unknown): string {
+  if (!URL.canParse(url)) return 'DATABASE_URL is not a URL. Example: postgres://atomo:secret@localhost:5432/atomo';
   const { code = '', message = '' } = error as { code?: string; message?: string };
   const { hostname, port, username, pathname } = new URL(url);
   const where = `${hostname}:${port || 5432}`;
-  if (code === '28P01' || code === '28000') return `Postgres at ${where} refuses the login of "${username}": check user and password in DATABASE_URL.`;
-  if (code === '3D000') return `Postgres at ${where} has no database "${pathname.slice(1)}": create it, or correct DATABASE_URL.`;
-  return `Postgres does not answer at ${where} (${code || message}): check DATABASE_URL, and that Postgres runs there.`;
+  if (code === '28P01' || code === '28000') {
+    return `Postgres at ${where} refuses the login of "${username}": check user and password in DATABASE_URL.`;
+  }
+  if (code === '3D000') {
+    return `Postgres at ${where} has no database "${pathname.slice(1)}": create it, or correct DATABASE_URL.`;
+  }
+  const reason = code || withoutSecrets(message, url) || 'it gave no reason';
+  return `Postgres does not answer at ${where} (${reason}): check DATABASE_URL, and that Postgres runs there.`;
+}
+
+/** A driver's own words without the password, as it is written in the URL and as it is meant. */
+function withoutSecrets(message: string, url: string): string {
+  const { password, searchParams } = new URL(url);
+  const secrets = [password, searchParams.get('password') ?? ''].flatMap((secret) => [secret, readable(secret)]);
+  return [url, ...secrets].filter(Boolean).reduce((said, secret) => said.replaceAll(secret, '…'), message);
+}
+
+function readable(encoded: string): string {
+  try {
+    return decodeURIComponent(encoded);
+  } catch {
+    return encoded;
+  }
 }
 
 /**

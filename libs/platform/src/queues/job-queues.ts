@@ -1,6 +1,6 @@
 import { Queue } from 'bullmq';
 import { CodedError } from '@atomo-cc/kernel';
-import { QUEUES } from '@atomo-cc/queues';
+import { QUEUES, type QueueDeclaration } from '@atomo-cc/queues';
 import type { Redis } from '../redis/index.js';
 
 /** Where a queue stands. */
@@ -14,34 +14,25 @@ export interface QueueDepth {
   readonly delayed: number;
 }
 
-/** The declared queues in Redis, for adding jobs and for looking at their depth. */
+/** The declared queues in Redis, for adding jobs and for looking at their depth. While Redis is away every call fails at once. */
 export class JobQueues {
-  private readonly queues: ReadonlyMap<string, Queue>;
+  private readonly opened = new Map<string, Promise<Queue>>();
 
   /** @param redis a connection of use `command`, so that adding fails fast while Redis is away */
-  constructor(redis: Redis) {
-    this.queues = new Map(
-      QUEUES.map((declared) => [
-        declared.name,
-        new Queue(declared.name, {
-          connection: redis,
-          // What a job did and why it failed stands in Postgres; a finished job left in Redis would also block its id.
-          defaultJobOptions: { attempts: declared.policy.attempts, removeOnComplete: true, removeOnFail: true },
-        }),
-      ]),
-    );
-    for (const queue of this.queues.values()) queue.on('error', () => undefined);
-  }
+  constructor(private readonly redis: Redis) {}
 
   /** Adds a job; a job with the same id that still waits makes this a no-op. */
   async add(queue: string, jobId: string, payload: object, delayMs: number): Promise<void> {
-    await this.named(queue).add(queue, payload, { jobId, delay: delayMs });
+    const declared = QUEUES.find(({ name }) => name === queue);
+    if (!declared) throw new CodedError('JOB_NAME_UNKNOWN', `no queue is called ${queue}`);
+    await (await this.open(declared)).add(queue, payload, { jobId, delay: delayMs });
   }
 
   /** How deep every queue is. */
   async depths(): Promise<QueueDepth[]> {
     return Promise.all(
-      [...this.queues.values()].map(async (queue) => {
+      QUEUES.map(async (declared) => {
+        const queue = await this.open(declared);
         const counts = await queue.getJobCounts('wait', 'prioritized', 'active', 'delayed');
         return {
           name: queue.name,
@@ -54,12 +45,39 @@ export class JobQueues {
   }
 
   async close(): Promise<void> {
-    await Promise.all([...this.queues.values()].map((queue) => queue.close()));
+    const opened = await Promise.allSettled(this.opened.values());
+    await Promise.all(opened.flatMap((queue) => (queue.status === 'fulfilled' ? [queue.value.close()] : [])));
   }
 
-  private named(name: string): Queue {
-    const queue = this.queues.get(name);
-    if (!queue) throw new CodedError('JOB_NAME_UNKNOWN', `no queue is called ${name}`);
+  /**
+   * BullMQ waits without limit for a connection that was never there, and a queue whose first command failed stays broken
+   * for ever. So a queue is made only while Redis is there, and anew after such a failure.
+   */
+  private async open(declared: QueueDeclaration): Promise<Queue> {
+    if (this.redis.status !== 'ready') throw new Error(`Redis is not connected (${this.redis.status})`);
+    let opening = this.opened.get(declared.name);
+    if (!opening) {
+      opening = openQueue(declared, this.redis);
+      this.opened.set(declared.name, opening);
+      opening.catch(() => this.opened.delete(declared.name));
+    }
+    return opening;
+  }
+}
+
+async function openQueue(declared: QueueDeclaration, redis: Redis): Promise<Queue> {
+  const queue = new Queue(declared.name, {
+    connection: redis,
+    // What a job did and why it failed stands in Postgres; a finished job left in Redis would also block its id.
+    defaultJobOptions: { attempts: declared.policy.attempts, removeOnComplete: true, removeOnFail: true },
+  });
+  // The caller of a command meets its error; an event without a listener would end the process.
+  queue.on('error', () => undefined);
+  try {
+    await queue.waitUntilReady();
     return queue;
+  } catch (error) {
+    await queue.close().catch(() => undefined);
+    throw error;
   }
 }

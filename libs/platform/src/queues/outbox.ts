@@ -1,6 +1,6 @@
 import type { MigrationInterface, QueryRunner } from 'typeorm';
 import { uuidv7, type TenantId } from '@atomo-cc/kernel';
-import { parsePayload, type QueueDeclaration } from '@atomo-cc/queues';
+import { parsePayload, QUEUES, type QueueDeclaration } from '@atomo-cc/queues';
 import { runAll, tenantTable, type SystemDatabase, type Tx } from '../postgres/index.js';
 import type { JobQueues } from './job-queues.js';
 
@@ -8,6 +8,12 @@ import type { JobQueues } from './job-queues.js';
 const POLL_MS = 1_000;
 /** Jobs moved per transaction: few enough that their rows are locked for milliseconds only. */
 const BATCH = 100;
+
+/**
+ * What this version can move. A job of a queue that only newer software declares is left to that software's relay; taking it
+ * would fail the batch again and again, with all that is behind it.
+ */
+const KNOWN = QUEUES.map(({ name }) => name);
 
 /** The table of jobs that are committed but not yet in Redis. */
 export class Outbox1700000002000 implements MigrationInterface {
@@ -35,14 +41,16 @@ export class Outbox1700000002000 implements MigrationInterface {
 
 /**
  * Puts a job into the outbox, in the caller's transaction: it reaches its queue if, and only if, that transaction commits.
- * @param jobId two jobs of one queue with the same id are one while the first still waits; has no colon (BullMQ's rule)
+ * @param jobId two jobs of one queue with the same id are one while the first still waits; has no colon and is no number (BullMQ's rules)
  * @param delayMs earliest start from now
+ * @throws RangeError for such a jobId: in the outbox it would hold up everything behind it
  */
 export async function enqueue<Payload extends object>(
   tx: Tx,
   queue: QueueDeclaration<Payload>,
   job: { tenant: TenantId; jobId: string; payload: Payload; delayMs?: number },
 ): Promise<void> {
+  if (!/^[^:]*[^:\d][^:]*$/.test(job.jobId)) throw new RangeError('a job id has no colon, and is no number');
   parsePayload(queue, job.payload);
   await tx.execute(
     `insert into outbox (id, tenant_id, queue, job_id, payload, run_at)
@@ -106,7 +114,8 @@ export class OutboxRelay {
       const rows = await tx.query<{ id: string; queue: string; job_id: string; payload: object; delay: number }>(
         `select id, queue, job_id, payload,
                 greatest(0, extract(epoch from run_at - clock_timestamp()) * 1000)::int as delay
-         from outbox order by id limit ${BATCH} for update skip locked`,
+         from outbox where queue = any($1) order by id limit ${BATCH} for update skip locked`,
+        [KNOWN],
       );
       for (const row of rows) await this.queues.add(row.queue, row.job_id, row.payload, row.delay);
       await tx.execute('delete from outbox where id = any($1)', [rows.map((row) => row.id)]);

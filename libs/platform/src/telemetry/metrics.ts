@@ -13,7 +13,11 @@ export class Metrics {
   constructor(service: string) {
     this.registry.setDefaultLabels({ service });
     collectDefaultMetrics({ register: this.registry });
-    this.requests = this.histogram('http_request_duration_seconds', 'Time to answer a request.', ['method', 'route', 'status']);
+    this.requests = this.histogram('http_request_duration_seconds', 'Time to answer a request.', [
+      'method',
+      'route',
+      'status',
+    ]);
   }
 
   /** Counts an answered request. `route` is the pattern, never the path, so that ids do not become labels. */

@@ -1,0 +1,151 @@
+import { isCodedError } from '@atomo-cc/kernel';
+import {
+  count,
+  loadConfig,
+  memoryVariables,
+  postgresUrl,
+  redisUrl,
+  requireReachableMemory,
+  requireSecret,
+  servicePort,
+  serviceVariables,
+} from './config.js';
+import { bool, str } from './index.js';
+
+const RIGHT = { DATABASE_URL: 'postgres://a:b@h/d', REDIS_URL: 'redis://h:6379' };
+
+/** The fault a boot would end with, or null. */
+function faultOf(work: () => unknown): string | null {
+  try {
+    work();
+    return null;
+  } catch (error) {
+    if (!isCodedError(error)) throw error;
+    expect(error.code).toBe('CONFIG_INVALID');
+    return error.message;
+  }
+}
+
+describe('loadConfig', () => {
+  it('gives defaults, and what is set', () => {
+    expect({ ...loadConfig(serviceVariables, { ...RIGHT, LOG_LEVEL: 'debug' }) }).toEqual({
+      ATOMO_MODE: 'production',
+      HOST: '127.0.0.1',
+      LOG_LEVEL: 'debug',
+      ATOMO_SUPERVISOR: '',
+      ...RIGHT,
+    });
+  });
+
+  it('takes an empty variable for one that is not set', () => {
+    expect(loadConfig(serviceVariables, { ...RIGHT, LOG_LEVEL: '', HOST: '' })).toMatchObject({
+      LOG_LEVEL: 'info',
+      HOST: '127.0.0.1',
+    });
+    expect(faultOf(() => loadConfig(serviceVariables, { ...RIGHT, DATABASE_URL: '' }))).toMatch(
+      /^DATABASE_URL is not set\. Example: DATABASE_URL=postgres:/,
+    );
+  });
+
+  it('lists every fault on a line of its own, with the name and an example', () => {
+    const fault = faultOf(() =>
+      loadConfig(
+        { ...serviceVariables, PORT: servicePort({ default: 3000 }) },
+        { ATOMO_MODE: 'dev', REDIS_URL: 'http://x', PORT: '70000' },
+      ),
+    )!;
+    expect(fault.split('\n').sort()).toEqual([
+      'ATOMO_MODE is none of embedded, production. Example: ATOMO_MODE=embedded or production',
+      'DATABASE_URL is not set. Example: DATABASE_URL=postgres://atomo:secret@localhost:5432/atomo',
+      'PORT is no port, 1 to 65535. Example: PORT=3000',
+      'REDIS_URL does not start with redis://. Example: REDIS_URL=redis://localhost:6379',
+    ]);
+  });
+
+  it('never repeats a value, which may be a secret', () => {
+    const fault = faultOf(() =>
+      loadConfig(
+        { A: postgresUrl(), B: servicePort(), C: count(), D: bool(), E: redisUrl() },
+        Object.fromEntries(['A', 'B', 'C', 'D', 'E'].map((name) => [name, 's3cret'])),
+      )!,
+    );
+    expect(fault!.split('\n')).toHaveLength(5);
+    expect(fault).not.toContain('s3cret');
+  });
+
+  it.each([
+    [postgresUrl, 'postgresql://h/d', 'postgresql://h/d'],
+    [postgresUrl, 'mysql://h/d', null],
+    [postgresUrl, 'h:5432/d', null],
+    [redisUrl, 'rediss://:p@h', 'rediss://:p@h'],
+    [redisUrl, 'redis', null],
+    [count, '3', 3],
+    [count, '0', null],
+    [count, '-1', null],
+    [count, '1.5', null],
+    [count, '1e3', null],
+    [count, '9999999999', null],
+    [servicePort, '65535', 65_535],
+    [servicePort, '65536', null],
+    [servicePort, '0', null],
+    [servicePort, ' 3000', null],
+    [servicePort, '0x10', null],
+    [str, 'any text', 'any text'],
+  ])('%# %j %j', (validator, given, expected) => {
+    const load = () =>
+      loadConfig({ NAME: (validator as typeof str)() }, { NAME: given }) as unknown as { NAME: unknown };
+    if (expected === null) expect(faultOf(load)).toMatch(/^NAME (is|does|has)/);
+    else expect(load().NAME).toBe(expected);
+  });
+
+  it('knows what every variable is for, and an example of those that must be set', () => {
+    for (const spec of Object.values({ ...serviceVariables, ...memoryVariables }) as {
+      desc?: string;
+      example?: string;
+      default?: unknown;
+    }[]) {
+      expect(spec.desc).toMatch(/\.$/);
+      expect(spec.example ?? spec.default).toBeDefined();
+    }
+  });
+});
+
+describe('requireSecret', () => {
+  it.each([
+    ['embedded', '', 'dev'],
+    ['embedded', 'dev', 'dev'],
+    ['embedded', 'own', 'own'],
+    ['production', 'own', 'own'],
+    ['production', '', null],
+    ['production', 'dev', null],
+    ['anything else', '', null],
+    ['anything else', 'dev', null],
+  ])('in mode %s %j gives %j', (mode, value, expected) => {
+    const read = () => requireSecret(mode, 'AUTH_SECRET', value, 'dev', 'openssl rand');
+    if (expected === null)
+      expect(faultOf(read)).toMatch(
+        /^AUTH_SECRET is not set, or is the development value\. Example: AUTH_SECRET=openssl rand$/,
+      );
+    else expect(read()).toBe(expected);
+  });
+});
+
+describe('requireReachableMemory', () => {
+  it.each([
+    ['production', 's3://bucket/memory', 'false', true],
+    ['production', 's3+ddb://bucket/memory', 'false', true],
+    ['production', 'gs://bucket', 'false', true],
+    ['production', '/data/memory', 'true', true],
+    ['production', '/data/memory', 'false', false],
+    ['production', './memory', 'false', false],
+    ['production', 'memory', 'false', false],
+    ['production', 'file:///data/memory', 'false', false],
+    ['production', 'FILE:///data/memory', 'false', false],
+    ['embedded', '/data/memory', 'false', true],
+    ['embedded', 'file:///data/memory', 'false', true],
+  ])('in mode %s %s, shared %s: %s', (ATOMO_MODE, MEMORY_URI, MEMORY_VOLUME_SHARED, isTaken) => {
+    const read = () => requireReachableMemory({ ATOMO_MODE, MEMORY_URI, MEMORY_VOLUME_SHARED });
+    if (isTaken) expect(read()).toBe(MEMORY_URI);
+    else expect(faultOf(read)).toMatch(/MEMORY_URI.*s3:\/\/.*MEMORY_VOLUME_SHARED=true/);
+  });
+});
