@@ -1,16 +1,16 @@
 import { Module, type DynamicModule } from '@nestjs/common';
 import type { SchemaDefinition } from '@atomo-cc/schema';
-import { AuthModule } from './auth/index.js';
+import { AuthModule, type AuthSettings } from './auth/index.js';
 import { HistoricalSyncController, Imports } from './historical-sync/index.js';
 import { MetaController, SCHEMA } from './meta.controller.js';
 
 /** Wires the REST side of content-core; GraphQL is served beside it (see main.ts). */
 @Module({})
 export class AppModule {
-  static with(settings: { auth: Omit<Parameters<typeof AuthModule.with>[0], 'databases'>; schema: SchemaDefinition; imports: Imports }): DynamicModule {
+  static with(settings: { auth: AuthSettings; schema: SchemaDefinition; imports: Imports }): DynamicModule {
     return {
       module: AppModule,
-      imports: [AuthModule.with({ ...settings.auth, databases: { module: class NoDatabases {} } })],
+      imports: [AuthModule.with(settings.auth)],
       controllers: [HistoricalSyncController, MetaController],
       providers: [
         { provide: SCHEMA, useValue: settings.schema },

@@ -1,10 +1,12 @@
 import { Controller, Get, Inject } from '@nestjs/common';
 import type { SchemaDefinition } from '@atomo-cc/schema';
+import { Public } from './auth/index.js';
 
 /** The token under which the service's schema is injected. */
 export const SCHEMA = Symbol('schema');
 
 /** What tools need to know of the schema; open to everyone, because it says nothing about any record. */
+@Public()
 @Controller('meta')
 export class MetaController {
   constructor(@Inject(SCHEMA) private readonly schema: SchemaDefinition) {}

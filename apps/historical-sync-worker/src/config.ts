@@ -1,4 +1,11 @@
-import { loadConfig, memoryVariables, requireReachableMemory, servicePort, serviceVariables, str } from '@atomo-cc/platform/config';
+import {
+  loadConfig,
+  memoryVariables,
+  requireReachableMemory,
+  servicePort,
+  serviceVariables,
+  str,
+} from '@atomo-cc/platform/config';
 
 const variables = {
   ...serviceVariables,

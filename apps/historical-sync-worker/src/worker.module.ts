@@ -14,7 +14,8 @@ export class WorkerModule {
   static with(redis: Redis, resources: ImportResources): DynamicModule {
     for (const queue of QUEUES) {
       const handlers = HANDLERS.filter(([handled]) => handled.name === queue.name);
-      if (handlers.length !== 1) throw new Error(`queue ${queue.name} has ${handlers.length} handlers; it needs exactly one`);
+      if (handlers.length !== 1)
+        throw new Error(`queue ${queue.name} has ${handlers.length} handlers; it needs exactly one`);
     }
     return {
       module: WorkerModule,

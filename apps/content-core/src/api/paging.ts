@@ -38,14 +38,21 @@ export function decodeCursor(order: string, cursor: string): unknown[] {
   } catch {
     parts = null;
   }
-  if (!Array.isArray(parts)) throw apiError('VALIDATION_ERROR', 'This is no cursor of ours. Pass an endCursor or a cursor of an edge.');
+  if (!Array.isArray(parts))
+    throw apiError('VALIDATION_ERROR', 'This is no cursor of ours. Pass an endCursor or a cursor of an edge.');
   const [of, ...key] = parts as unknown[];
-  if (of !== order) throw apiError('VALIDATION_ERROR', 'The cursor belongs to another order or list. Start again without it.');
+  if (of !== order)
+    throw apiError('VALIDATION_ERROR', 'The cursor belongs to another order or list. Start again without it.');
   return key;
 }
 
 /** What a connection answers for rows that were read one beyond the page's size. */
-export function connectionOf<Node>(rows: readonly Node[], size: number, cursorOf: (node: Node) => string, isFirstPage: boolean) {
+export function connectionOf<Node>(
+  rows: readonly Node[],
+  size: number,
+  cursorOf: (node: Node) => string,
+  isFirstPage: boolean,
+) {
   const nodes = rows.slice(0, size);
   const edges = nodes.map((node) => ({ node, cursor: cursorOf(node) }));
   return {

@@ -25,8 +25,13 @@ export const DateTimeScalar = new GraphQLScalarType<string, string>({
 });
 
 function readDateTime(value: unknown): string {
-  const isIso = typeof value === 'string' && /^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:\d{2})$/.test(value);
-  if (isIso && !Number.isNaN(Date.parse(value))) return new Date(value).toISOString();
+  const isIso =
+    typeof value === 'string' && /^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:\d{2})$/.test(value);
+  if (isIso && isCalendarDate(value.slice(0, 10)) && !Number.isNaN(Date.parse(value))) {
+    const utc = new Date(value).toISOString();
+    // The offset may have carried it out of the years that Postgres reads.
+    if (isCalendarDate(utc.slice(0, 10))) return utc;
+  }
   throw new GraphQLError('A DateTime is a moment with its offset, written 2026-11-21T07:25:18Z.');
 }
 

@@ -33,7 +33,12 @@ function collect(set: SelectionSetNode | undefined, info: SelectionInfo, into: C
     const include = getDirectiveValues(GraphQLIncludeDirective, node, info.variableValues);
     if (skip?.['if'] === true || include?.['if'] === false) continue;
     if (node.kind === Kind.FIELD) collectField(node, info, into);
-    else collect(node.kind === Kind.INLINE_FRAGMENT ? node.selectionSet : fragment(node.name.value, info)?.selectionSet, info, into);
+    else
+      collect(
+        node.kind === Kind.INLINE_FRAGMENT ? node.selectionSet : fragment(node.name.value, info)?.selectionSet,
+        info,
+        into,
+      );
   }
 }
 

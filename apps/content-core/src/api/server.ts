@@ -5,9 +5,13 @@ import {
   GraphQLError,
   GraphQLObjectType,
   GraphQLSchema,
+  getOperationAST,
+  getVariableValues,
+  Kind,
   parse,
   subscribe,
   validate,
+  visit,
   type DocumentNode,
   type ExecutionArgs,
   type GraphQLErrorOptions,
@@ -22,11 +26,14 @@ import { apiError, API_ERRORS, isCodedError, uuidv7 } from '@atomo-cc/kernel';
 import type { Principal } from '@atomo-cc/access';
 import type { Logger } from '@atomo-cc/platform/logging';
 import type { ApiContext, ApiPart } from './part.js';
+import { JsonScalar } from './scalars.js';
 
 /** Documents that are kept parsed, checked and compiled. An application has a few hundred; ten thousand random ones cannot fill the memory. */
 const CACHED_DOCUMENTS = 1_000;
 /** A longer document is no hand-written query; GraphiQL's introspection has 2,000 characters. */
 const MAX_DOCUMENT_CHARACTERS = 100_000;
+/** Faults of variables that one answer lists. */
+const MAX_VARIABLE_ERRORS = 20;
 /** A subscriber that does not say who it is within this time is cut. */
 const CONNECTION_INIT_MS = 10_000;
 /** The largest message a subscriber may send: a document and its variables. */
@@ -34,12 +41,16 @@ const MAX_MESSAGE_BYTES = 1024 * 1024;
 
 /** One GraphQL schema of all features' parts. */
 export function buildApiSchema(parts: readonly ApiPart[]): GraphQLSchema {
-  const type = (kind: keyof ApiPart, name: string) =>
-    new GraphQLObjectType({ name, fields: Object.assign({}, ...parts.map((part) => part[kind] ?? {})) });
+  const type = (kind: keyof ApiPart, name: string) => {
+    const fields = Object.assign({}, ...parts.map((part) => part[kind] ?? {}));
+    // A type without fields makes the whole schema invalid.
+    return Object.keys(fields).length === 0 ? null : new GraphQLObjectType({ name, fields });
+  };
   return new GraphQLSchema({
     query: type('query', 'Query'),
     mutation: type('mutation', 'Mutation'),
     subscription: type('subscription', 'Subscription'),
+    types: [JsonScalar],
   });
 }
 
@@ -65,7 +76,11 @@ export function serveApi(fastify: FastifyInstance, options: ApiServerOptions): {
     validate: (_schema, document) => documents.validate(document),
     execute: ((args: ExecutionArgs) => documents.execute(args)) as never,
     context: (request) => request.raw.apiContext as unknown as Record<string, unknown>,
-    formatError,
+    onOperation: (request, _args, result) =>
+      'errors' in result && result.errors
+        ? { ...result, errors: result.errors.map((error) => formatError(error, request.raw.id)) }
+        : undefined,
+    formatError: (error) => formatError(error as Error),
   });
 
   const answer = async (request: FastifyRequest, reply: FastifyReply) => {
@@ -73,7 +88,7 @@ export function serveApi(fastify: FastifyInstance, options: ApiServerOptions): {
       const principal = await options.authenticate(request.headers.authorization);
       request.apiContext = { principal, requestId: request.id };
     } catch (error) {
-      const body = { errors: [formatError(error as Error)] };
+      const body = { errors: [formatError(error as Error, request.id)] };
       return reply.status(isCodedError(error) ? 401 : 500).send(body);
     }
     const [body, init] = await handle({
@@ -129,12 +144,14 @@ function serveSockets(
   server: Server,
   options: ApiServerOptions,
   documents: DocumentCache,
-  formatError: (error: Error) => GraphQLError,
+  formatError: FormatError,
 ): { close(): Promise<void> } {
   const sockets = new WebSocketServer({ noServer: true, maxPayload: MAX_MESSAGE_BYTES });
   const disposable = useServer<Record<string, unknown>, { principal?: Principal }>(
     {
       schema: options.schema,
+      // Or the reason of an internal error would be told to the subscriber when its socket is closed.
+      isProd: true,
       connectionInitWaitTimeout: CONNECTION_INIT_MS,
       onConnect: async (context) => {
         try {
@@ -147,22 +164,36 @@ function serveSockets(
       context: (context): ApiContext => ({ principal: context.extra.principal!, requestId: uuidv7() }),
       onSubscribe: (_context, _id, payload) => {
         try {
-          documents.parse(payload.query);
+          const document = documents.parse(payload.query);
+          const errors = documents.validate(document);
+          if (errors.length > 0) return errors;
+          return {
+            schema: options.schema,
+            document,
+            operationName: payload.operationName ?? null,
+            variableValues: payload.variables ?? {},
+          };
         } catch (error) {
           return [formatError(error as Error)];
         }
-        return undefined;
       },
       execute: ((args: ExecutionArgs) => documents.execute(args)) as never,
       subscribe,
       onError: (_context, _id, _payload, errors) => errors.map((error) => formatError(error).toJSON()),
-      onNext: (_context, _id, _payload, _args, result) =>
-        result.errors ? { data: result.data ?? null, errors: result.errors.map((error) => formatError(error).toJSON()) } : undefined,
+      onNext: (_context, _id, _payload, args, result) => {
+        if (!result.errors) return undefined;
+        const { requestId } = args.contextValue as ApiContext;
+        return {
+          data: result.data ?? null,
+          errors: result.errors.map((error) => formatError(error, requestId).toJSON()),
+        };
+      },
     },
     sockets,
   );
   const upgrade = (request: import('node:http').IncomingMessage, socket: Duplex, head: Buffer) => {
-    if (new URL(request.url ?? '/', 'http://localhost').pathname !== '/graphql') {
+    // Cut, not parsed: what a client sends need not be a URL, and an error here would end the process.
+    if (request.url?.split('?', 1)[0] !== '/graphql') {
       socket.destroy();
       return;
     }
@@ -186,7 +217,10 @@ function authorizationOf(parameters: Readonly<Record<string, unknown>> | undefin
 class DocumentCache {
   private readonly byText = new Map<string, DocumentNode>();
   private readonly checked = new WeakMap<DocumentNode, readonly GraphQLError[]>();
-  private readonly compiled = new WeakMap<DocumentNode, Map<string, CompiledQuery | { errors: readonly GraphQLError[] }>>();
+  private readonly compiled = new WeakMap<
+    DocumentNode,
+    Map<string, CompiledQuery | { errors: readonly GraphQLError[] }>
+  >();
 
   constructor(private readonly schema: GraphQLSchema) {}
 
@@ -219,13 +253,34 @@ class DocumentCache {
     if (!operations) this.compiled.set(args.document, (operations = new Map()));
     let compiled = operations.get(name);
     if (!compiled) {
-      const made = compileQuery(this.schema, args.document, name);
+      const made = compileQuery(this.schema, withCoercedVariables(args.document), name);
       compiled = isCompiledQuery(made) ? made : { errors: made.errors ?? [] };
       operations.set(name, compiled);
     }
     if (!('query' in compiled)) return compiled;
-    return compiled.query(undefined, args.contextValue, args.variableValues ?? {});
+    const definitions = getOperationAST(args.document, args.operationName)?.variableDefinitions ?? [];
+    const { coerced, errors } = getVariableValues(this.schema, definitions, args.variableValues ?? {}, {
+      maxErrors: MAX_VARIABLE_ERRORS,
+    });
+    if (errors) return { errors };
+    return compiled.query(undefined, args.contextValue, coerced);
   }
+}
+
+/**
+ * The document as graphql-jit gets it: its variables arrive coerced, so it has nothing to check. Its own check is compiled
+ * for every level of an input type, which never ends for one that holds itself, such as a condition with `and`.
+ * Booleans stay, because it looks at the type of those that `@skip` and `@include` name.
+ */
+function withCoercedVariables(document: DocumentNode): DocumentNode {
+  return visit(document, {
+    VariableDefinition: (node) => {
+      const type = node.type.kind === Kind.NON_NULL_TYPE ? node.type.type : node.type;
+      if (type.kind === Kind.NAMED_TYPE && type.name.value === 'Boolean') return false;
+      const { defaultValue: _default, ...rest } = node;
+      return { ...rest, type: { kind: Kind.NAMED_TYPE, name: { kind: Kind.NAME, value: JsonScalar.name } } };
+    },
+  });
 }
 
 /** Where in the document an error arose, as far as it is known. */
@@ -233,23 +288,30 @@ function placeOf({ nodes, path }: Partial<GraphQLError>): GraphQLErrorOptions {
   return { nodes: nodes ?? null, path: path ?? null };
 }
 
+/** `requestId` goes to the log with what is hidden, so that an operator finds it by the answer's x-request-id. */
+type FormatError = (error: Error, requestId?: string) => GraphQLError;
+
 /** Makes what leaves the server of an error: a code and a sentence. The unexpected goes to the log, not to the caller. */
-function errorFormatter(logger: Logger): (error: Error) => GraphQLError {
-  return (error) => {
+function errorFormatter(logger: Logger): FormatError {
+  return (error, requestId) => {
     const cause = (error as GraphQLError).originalError ?? error;
     const place = placeOf(error as Partial<GraphQLError>);
-    if (isCodedError(cause)) {
-      const known = cause.code in API_ERRORS ? cause : apiError('VALIDATION_ERROR', cause.message);
-      return new GraphQLError(known.message, { ...place, extensions: { code: known.code, ...known.details } });
+    // The codes of other parts are for operators: a store that is away is nothing the caller can correct.
+    if (isCodedError(cause) && Object.hasOwn(API_ERRORS, cause.code)) {
+      return new GraphQLError(cause.message, { ...place, extensions: { ...cause.details, code: cause.code } });
     }
-    if (error instanceof GraphQLError && (cause === error || cause instanceof GraphQLError)) {
-      if (error.extensions['code']) return error;
+    if (error instanceof GraphQLError && error.extensions?.['code']) return error;
+    // A fault of the document or its variables, which graphql says of itself. One with a path and without a cause arose while
+    // executing: a resolver answered null where the schema promises a value, which is our fault and not the caller's.
+    const isOfRequest = error.name === 'GraphQLError' && cause === error && !(error as GraphQLError).path;
+    if (isOfRequest || (cause !== error && cause instanceof GraphQLError)) {
       return new GraphQLError(error.message, { ...place, extensions: { code: 'VALIDATION_ERROR' } });
     }
-    if (error.name === 'GraphQLError') return new GraphQLError(error.message, { ...place, extensions: { code: 'VALIDATION_ERROR' } });
-    logger.error({ err: cause }, 'a resolver failed');
-    const hidden = apiError('INTERNAL_ERROR', 'Something went wrong on our side. The log has it under the x-request-id of this answer.');
+    logger.error({ err: cause, requestId }, 'a resolver failed');
+    const hidden = apiError(
+      'INTERNAL_ERROR',
+      'Something went wrong on our side. The log has it under the x-request-id of this answer.',
+    );
     return new GraphQLError(hidden.message, { ...place, extensions: { code: hidden.code } });
   };
 }
-

@@ -1,4 +1,5 @@
 import { GraphQLInt, GraphQLList, GraphQLNonNull, GraphQLObjectType, GraphQLString } from 'graphql';
+import { apiError } from '@atomo-cc/kernel';
 import type { RecordedEvent } from '@atomo-cc/events';
 import { Fence, readEvents } from '@atomo-cc/event-store';
 import type { AppDatabase } from '@atomo-cc/platform/postgres';
@@ -13,7 +14,11 @@ const EventType = new GraphQLObjectType<RecordedEvent>({
   name: 'Event',
   description: 'Something that happened, as the log keeps it for ever.',
   fields: {
-    position: { type: new GraphQLNonNull(GraphQLString), description: 'The place in the log; later events have greater ones.', resolve: ({ position }) => String(position) },
+    position: {
+      type: new GraphQLNonNull(GraphQLString),
+      description: 'The place in the log; later events have greater ones.',
+      resolve: ({ position }) => String(position),
+    },
     stream: { type: new GraphQLNonNull(GraphQLString), description: 'The record it happened to: Contact-<id>.' },
     streamVersion: { type: new GraphQLNonNull(GraphQLInt), description: "The record's version after it." },
     type: { type: new GraphQLNonNull(GraphQLString), description: 'Contact.created, Contact.updated and their kin.' },
@@ -33,7 +38,10 @@ const EventConnection = new GraphQLObjectType({
           new GraphQLNonNull(
             new GraphQLObjectType({
               name: 'EventEdge',
-              fields: { node: { type: new GraphQLNonNull(EventType) }, cursor: { type: new GraphQLNonNull(GraphQLString) } },
+              fields: {
+                node: { type: new GraphQLNonNull(EventType) },
+                cursor: { type: new GraphQLNonNull(GraphQLString) },
+              },
             }),
           ),
         ),
@@ -54,13 +62,16 @@ export function eventsApi(database: AppDatabase): ApiPart {
         args: {
           after: { type: GraphQLString, description: 'The endCursor of the page before.' },
           first: { type: GraphQLInt, description: 'How many, 1 to 100; 20 unless given.' },
-          types: { type: new GraphQLList(new GraphQLNonNull(GraphQLString)), description: 'Only events of these types.' },
+          types: {
+            type: new GraphQLList(new GraphQLNonNull(GraphQLString)),
+            description: 'Only events of these types.',
+          },
           stream: { type: GraphQLString, description: 'Only what happened to this record: Contact-<id>.' },
         },
         resolve: async (_source, args: EventArguments, context: ApiContext) => {
           const size = pageSize(args.first);
           const { tenantId } = context.principal;
-          const after = args.after ? BigInt(String(decodeCursor(ORDER, args.after)[0])) : 0n;
+          const after = args.after ? positionOf(args.after) : 0n;
           const events = await database.transaction(tenantId, async (tx) => {
             const settled = await fence.advance(tx);
             return readEvents(tx, tenantId, { ...args, after, settled, limit: size + 1 });
@@ -70,6 +81,16 @@ export function eventsApi(database: AppDatabase): ApiPart {
       },
     },
   };
+}
+
+/** The position a cursor stands for. @throws CodedError VALIDATION_ERROR */
+function positionOf(cursor: string): bigint {
+  const [position, ...rest] = decodeCursor(ORDER, cursor);
+  // Eighteen digits fit Postgres' bigint whatever they are.
+  const isOurs = typeof position === 'string' && /^\d{1,18}$/.test(position) && rest.length === 0;
+  if (!isOurs)
+    throw apiError('VALIDATION_ERROR', 'This is no cursor of ours. Pass an endCursor or a cursor of an edge.');
+  return BigInt(position);
 }
 
 interface EventArguments {

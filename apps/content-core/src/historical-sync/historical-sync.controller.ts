@@ -16,14 +16,25 @@ export class HistoricalSyncController {
   @HttpCode(202)
   async upload(@Req() request: FastifyRequest): Promise<{ jobId: string; importId: string }> {
     const { tenantId } = principalOf(request);
-    const file = await fileOf(request);
-    const blob = await this.imports.store(tenantId, file.filename, file.file);
-    const job = await this.imports.start(tenantId, blob.id);
-    return { jobId: job.id, importId: blob.id };
+    try {
+      const file = await fileOf(request);
+      const blob = await this.imports.store(tenantId, file.filename, file.file);
+      const job = await this.imports.start(tenantId, blob.id);
+      return { jobId: job.id, importId: blob.id };
+    } catch (error) {
+      // The rest of a refused upload is read and dropped: many clients read no answer before they have sent everything, and
+      // a connection stuck in the middle of a request would hold up the service's stop.
+      request.raw.unpipe();
+      request.raw.resume();
+      throw error;
+    }
   }
 
   @Get('historical-sync/:id')
-  async job(@Req() request: FastifyRequest, @Param('id') id: string): Promise<Omit<SyncJob, 'tenantId' | 'checkpoint'>> {
+  async job(
+    @Req() request: FastifyRequest,
+    @Param('id') id: string,
+  ): Promise<Omit<SyncJob, 'tenantId' | 'checkpoint'>> {
     const { tenantId } = principalOf(request);
     const job = isUuid(id) ? await this.imports.database.transaction(tenantId, (tx) => findSyncJob(tx, id)) : null;
     if (!job) throw apiError('NOT_FOUND', 'There is no such job.');

@@ -11,6 +11,9 @@ const MAIL_ARCHIVE = 'mbox';
 /** Enough of an upload to tell what it is. */
 const HEAD_BYTES = 64;
 
+/** What is kept of a file's name, from its end; the longest that file systems take is 255 bytes. */
+const MAX_NAME_CHARS = 255;
+
 /** Uploads of mail archives and the jobs that read them. */
 export class Imports {
   constructor(
@@ -25,7 +28,11 @@ export class Imports {
    * @throws CodedError VALIDATION_ERROR when its first bytes are those of no archive we read; nothing is stored then
    */
   async store(tenant: TenantId, name: string, source: AsyncIterable<Uint8Array>): Promise<Blob> {
-    return this.blobs.put(tenant, name, checkedArchive(name, source));
+    const storable = name
+      .replaceAll(/\p{Cc}/gu, '')
+      .toWellFormed()
+      .slice(-MAX_NAME_CHARS);
+    return this.blobs.put(tenant, storable, checkedArchive(storable, source));
   }
 
   /** Starts the job that reads a stored upload. @throws CodedError NOT_FOUND */
@@ -49,7 +56,7 @@ export class Imports {
 /** Passes an upload through once its first bytes are known to be those of mail. */
 async function* checkedArchive(name: string, source: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
   let head: Uint8Array | undefined = Buffer.alloc(0);
-  for await (const chunk of source) {
+  for await (const chunk of arriving(name, source)) {
     if (!head) {
       yield chunk;
       continue;
@@ -66,12 +73,22 @@ async function* checkedArchive(name: string, source: AsyncIterable<Uint8Array>):
   }
 }
 
+/** An upload fails when its sender goes away or ends in the middle of the form; neither is a fault on our side. */
+async function* arriving(name: string, source: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array> {
+  try {
+    yield* source;
+  } catch {
+    throw apiError('VALIDATION_ERROR', `${name} did not arrive whole. Send it again.`);
+  }
+}
+
 function refuseOthers(name: string, head: Uint8Array): void {
   if (head.length === 0) throw apiError('VALIDATION_ERROR', `${name} is empty.`);
   const isGzip = head[0] === 0x1f && head[1] === 0x8b;
   const start = Buffer.from(head.subarray(0, HEAD_BYTES)).toString('latin1');
-  // An mbox starts with its separator; a single message with a header line.
-  const isMail = /^\s*From /.test(start) || /^[!-9;-~]+:[ \t]/.test(start) || /^[!-9;-~]+:\r?\n[ \t]/.test(start);
+  // An mbox starts with its separator, a single message with a header line; some programs put a byte order mark or empty
+  // lines before either.
+  const isMail = /^(?:\xef\xbb\xbf)?(?:\r?\n)*(?:From |[A-Za-z][\w.-]*[ \t]*:)/.test(start);
   if (!isGzip && !isMail) {
     throw apiError('VALIDATION_ERROR', `${name} is no mail archive: send an .mbox, an .mbox.gz or an .eml file.`);
   }

@@ -9,7 +9,7 @@ import {
   GraphQLString,
   type GraphQLFieldConfig,
 } from 'graphql';
-import { apiError, isUuid } from '@atomo-cc/kernel';
+import { apiError, isCodedError, isUuid } from '@atomo-cc/kernel';
 import { SYNC_JOB_STATES } from '@atomo-cc/queues';
 import { findSyncJob, listQuarantined, listSyncJobs, steerSyncJob, type SyncJob } from '@atomo-cc/sync-jobs';
 import { connectionOf, decodeCursor, encodeCursor, MAX_PAGE, PageInfo, pageSize } from '../api/index.js';
@@ -17,6 +17,13 @@ import type { ApiContext, ApiPart } from '../api/index.js';
 import { DateTimeScalar } from '../api/index.js';
 import type { Imports } from './imports.js';
 import type { ProgressFeed } from './progress-feed.js';
+
+/** A job that has moved on since the caller looked at it is a conflict; the answer says in which state it is. */
+function refused(error: unknown): never {
+  if (isCodedError(error) && error.code === 'SYNC_JOB_ILLEGAL_MOVE')
+    throw apiError('CONFLICT', error.message, error.details);
+  throw error;
+}
 
 const whole = (description?: string) => ({
   // A Float holds whole numbers to 2^53; GraphQL's Int ends at two thousand million, which bytes exceed.
@@ -70,7 +77,10 @@ export function syncJobsApi(imports: Imports, feed: ProgressFeed): ApiPart {
       entitiesExtracted: whole('Nodes of the graph this job added.'),
       relationshipsExtracted: whole('Edges of the graph this job added.'),
       lastError: { type: JobError },
-      errorCount: { type: new GraphQLNonNull(GraphQLInt), description: 'Errors in a row, without progress between them.' },
+      errorCount: {
+        type: new GraphQLNonNull(GraphQLInt),
+        description: 'Errors in a row, without progress between them.',
+      },
       createdAt: { type: new GraphQLNonNull(DateTimeScalar) },
       startedAt: { type: DateTimeScalar },
       completedAt: { type: DateTimeScalar },
@@ -91,14 +101,21 @@ export function syncJobsApi(imports: Imports, feed: ProgressFeed): ApiPart {
     },
   });
   const find = (id: string, context: ApiContext): Promise<SyncJob | null> =>
-    isUuid(id) ? imports.database.transaction(context.principal.tenantId, (tx) => findSyncJob(tx, id)) : Promise.resolve(null);
-  const steer = (asked: 'pause' | 'resume' | 'cancel', description: string): GraphQLFieldConfig<unknown, ApiContext> => ({
+    isUuid(id)
+      ? imports.database.transaction(context.principal.tenantId, (tx) => findSyncJob(tx, id))
+      : Promise.resolve(null);
+  const steer = (
+    asked: 'pause' | 'resume' | 'cancel',
+    description: string,
+  ): GraphQLFieldConfig<unknown, ApiContext> => ({
     type: new GraphQLNonNull(Job),
     description,
     args: { id: { type: new GraphQLNonNull(GraphQLID) } },
     resolve: async (_source, { id }: { id: string }, context) => {
       if (!isUuid(id)) throw apiError('NOT_FOUND', 'There is no such job.');
-      const job = await imports.database.transaction(context.principal.tenantId, (tx) => steerSyncJob(tx, id, asked));
+      const job = await imports.database
+        .transaction(context.principal.tenantId, (tx) => steerSyncJob(tx, id, asked))
+        .catch(refused);
       await imports.jobChanged(id);
       return job;
     },
@@ -131,7 +148,8 @@ export function syncJobsApi(imports: Imports, feed: ProgressFeed): ApiPart {
         type: new GraphQLNonNull(Job),
         description: 'Reads an upload into memory. What memory has already is not added again.',
         args: { importId: { type: new GraphQLNonNull(GraphQLID), description: 'As POST /api/imports answered it.' } },
-        resolve: (_source, { importId }: { importId: string }, context) => imports.start(context.principal.tenantId, importId),
+        resolve: (_source, { importId }: { importId: string }, context) =>
+          imports.start(context.principal.tenantId, importId),
       },
       pauseHistoricalSync: steer('pause', 'Stops after the chunk under way.'),
       resumeHistoricalSync: steer('resume', 'Goes on from the last chunk, also after a failure whose cause is mended.'),

@@ -73,7 +73,10 @@ const Match = new GraphQLObjectType({
 const Hit = new GraphQLObjectType<MemoryHit>({
   name: 'MemoryHit',
   fields: {
-    score: { ...some(GraphQLFloat), description: 'Compares hits of one answer only: 1 is what every search put first.' },
+    score: {
+      ...some(GraphQLFloat),
+      description: 'Compares hits of one answer only: 1 is what every search put first.',
+    },
     snippet: { ...some(GraphQLString), description: 'The passage that holds most of the words asked for.' },
     record: some(MemoryRecord),
     people: listOf(Person),
@@ -85,7 +88,10 @@ const Answer = new GraphQLObjectType({
   name: 'MemorySearchResult',
   fields: {
     hits: listOf(Hit),
-    embedder: { ...some(GraphQLString), description: 'What made the vectors; local-… needs no key, and knows words but no meanings.' },
+    embedder: {
+      ...some(GraphQLString),
+      description: 'What made the vectors; local-… needs no key, and knows words but no meanings.',
+    },
   },
 });
 
@@ -115,16 +121,28 @@ const Edge = new GraphQLObjectType({
   },
 });
 
-const NodePage = new GraphQLObjectType({ name: 'GraphNodeConnection', fields: { nodes: listOf(Node), pageInfo: some(PageInfo) } });
-const EdgePage = new GraphQLObjectType({ name: 'GraphEdgeConnection', fields: { nodes: listOf(Edge), pageInfo: some(PageInfo) } });
-const NodeWithEdges = new GraphQLObjectType({ name: 'GraphNodeWithEdges', fields: { node: some(Node), edges: some(EdgePage) } });
+const NodePage = new GraphQLObjectType({
+  name: 'GraphNodeConnection',
+  fields: { nodes: listOf(Node), pageInfo: some(PageInfo) },
+});
+const EdgePage = new GraphQLObjectType({
+  name: 'GraphEdgeConnection',
+  fields: { nodes: listOf(Edge), pageInfo: some(PageInfo) },
+});
+const NodeWithEdges = new GraphQLObjectType({
+  name: 'GraphNodeWithEdges',
+  fields: { node: some(Node), edges: some(EdgePage) },
+});
 
 const SearchInputType = new GraphQLInputObjectType({
   name: 'MemorySearchInput',
   fields: {
     query: { type: new GraphQLNonNull(GraphQLString) },
     mode: {
-      type: new GraphQLEnumType({ name: 'MemorySearchMode', values: Object.fromEntries(SEARCH_MODES.map((mode) => [mode, {}])) }),
+      type: new GraphQLEnumType({
+        name: 'MemorySearchMode',
+        values: Object.fromEntries(SEARCH_MODES.map((mode) => [mode, {}])),
+      }),
       defaultValue: 'HYBRID',
     },
     limit: { type: GraphQLInt, defaultValue: 10 },
@@ -141,7 +159,11 @@ export function memoryApi({ database, store, embedder }: MemoryReader): ApiPart 
         type: new GraphQLNonNull(Answer),
         description: "Searches the team's messages by words, by likeness, or by both and the graph.",
         args: { input: { type: new GraphQLNonNull(SearchInputType) } },
-        resolve: async (_source, { input }: { input: { query: string; mode: SearchMode; limit: number } }, { principal }: ApiContext) => ({
+        resolve: async (
+          _source,
+          { input }: { input: { query: string; mode: SearchMode; limit: number } },
+          { principal }: ApiContext,
+        ) => ({
           hits: await searchMemory(database, store, embedder, { tenant: principal.tenantId, ...input }),
           embedder: embedder.name,
         }),
@@ -149,19 +171,35 @@ export function memoryApi({ database, store, embedder }: MemoryReader): ApiPart 
       graphNodes: {
         type: new GraphQLNonNull(NodePage),
         args: {
-          type: { type: new GraphQLEnumType({ name: 'GraphNodeType', values: Object.fromEntries(NODE_TYPES.map((type) => [type, {}])) }) },
+          type: {
+            type: new GraphQLEnumType({
+              name: 'GraphNodeType',
+              values: Object.fromEntries(NODE_TYPES.map((type) => [type, {}])),
+            }),
+          },
           query: { type: GraphQLString, description: 'Part of the name or key.' },
           ...paging,
         },
-        resolve: (_source, args: { type?: NodeType | null; query?: string | null; first?: number | null; after?: string | null }, { principal }: ApiContext) =>
+        resolve: (
+          _source,
+          args: { type?: NodeType | null; query?: string | null; first?: number | null; after?: string | null },
+          { principal }: ApiContext,
+        ) =>
           database.transaction(principal.tenantId, async (tx) =>
-            pageOf(await graphNodes(tx, { ...given({ type: args.type, query: args.query }), ...page(args) }), args.after),
+            pageOf(
+              await graphNodes(tx, { ...given({ type: args.type, query: args.query }), ...page(args) }),
+              args.after,
+            ),
           ),
       },
       graphNode: {
         type: NodeWithEdges,
         args: { id: { type: new GraphQLNonNull(GraphQLID) }, ...paging },
-        resolve: async (_source, args: { id: string; first?: number | null; after?: string | null }, { principal }: ApiContext) => {
+        resolve: async (
+          _source,
+          args: { id: string; first?: number | null; after?: string | null },
+          { principal }: ApiContext,
+        ) => {
           if (!isUuid(args.id)) return null;
           const found = await database.transaction(principal.tenantId, (tx) => graphNode(tx, args.id, page(args)));
           return found && { node: found.node, edges: pageOf(found.edges, args.after) };
@@ -173,7 +211,9 @@ export function memoryApi({ database, store, embedder }: MemoryReader): ApiPart 
 
 /** What was really given, because an absent option and one that is undefined are two things to the callee. */
 function given<Given extends object>(options: Given): { [Name in keyof Given]?: NonNullable<Given[Name]> } {
-  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== null && value !== undefined)) as never;
+  return Object.fromEntries(
+    Object.entries(options).filter(([, value]) => value !== null && value !== undefined),
+  ) as never;
 }
 
 function page(args: { first?: number | null; after?: string | null }): { first: number; after?: string } {
@@ -183,6 +223,11 @@ function page(args: { first?: number | null; after?: string | null }): { first: 
 function pageOf(found: GraphPage<unknown>, after: string | null | undefined) {
   return {
     nodes: found.items,
-    pageInfo: { hasNextPage: found.hasNextPage, hasPreviousPage: Boolean(after), startCursor: null, endCursor: found.endCursor },
+    pageInfo: {
+      hasNextPage: found.hasNextPage,
+      hasPreviousPage: Boolean(after),
+      startCursor: null,
+      endCursor: found.endCursor,
+    },
   };
 }

@@ -88,13 +88,17 @@ async function missingReferences(tx: Tx, schema: SchemaDefinition, model: ModelD
 }
 
 async function lockRecord(tx: Tx, model: ModelDefinition, id: string): Promise<RecordState | null> {
-  // The row as JSON, because the driver would turn a calendar day into a moment of this machine's time zone.
+  // The row as JSON, because the driver would turn a calendar day into a moment of this machine's time zone. `no key`
+  // because who refers to this record holds a key share on it: two records that come to refer to each other at the same
+  // time would otherwise deadlock.
   const [found] = await tx.query<{ row: Record<string, FieldValue> & { version: number } }>(
-    `select to_jsonb(r) as row from ${model.table} r where id = $1 for update`,
+    `select to_jsonb(r) as row from ${model.table} r where id = $1 for no key update`,
     [id],
   );
   if (!found) return null;
-  const values = Object.fromEntries(model.fields.map((field) => [inputName(field), found.row[columnOf(field)] ?? null]));
+  const values = Object.fromEntries(
+    model.fields.map((field) => [inputName(field), found.row[columnOf(field)] ?? null]),
+  );
   return { version: found.row.version, values };
 }
 
@@ -118,11 +122,9 @@ async function appendOne(
 }
 
 function conflict(model: ModelDefinition, currentVersion: number) {
-  return apiError(
-    'CONFLICT',
-    `The ${model.name} is at version ${currentVersion} by now. Read it again, then decide.`,
-    { currentVersion },
-  );
+  return apiError('CONFLICT', `The ${model.name} is at version ${currentVersion} by now. Read it again, then decide.`, {
+    currentVersion,
+  });
 }
 
 /** The inline projection: what the event says becomes the row that readers see. */
@@ -139,9 +141,11 @@ async function writeRow(tx: Tx, model: ModelDefinition, id: string, event: Recor
     );
   } else {
     const sets = given.map((field, index) => `, "${columnOf(field)}" = $${index + 4}`).join('');
-    await tx.execute(
-      `update ${model.table} set version = $2, updated_at = $3${sets} where id = $1`,
-      [id, event.streamVersion, event.recordedAt, ...values],
-    );
+    await tx.execute(`update ${model.table} set version = $2, updated_at = $3${sets} where id = $1`, [
+      id,
+      event.streamVersion,
+      event.recordedAt,
+      ...values,
+    ]);
   }
 }

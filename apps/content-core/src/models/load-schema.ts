@@ -11,7 +11,10 @@ import type { SchemaDefinition } from '@atomo-cc/schema';
 export async function loadSchema(folder: string): Promise<SchemaDefinition> {
   const file = resolve(folder, 'schema.ts');
   if (!existsSync(file)) {
-    throw new CodedError('SCHEMA_INVALID', `${folder} has no schema.ts. Set ATOMO_SERVICE to a folder that has one, such as services/crm.`);
+    throw new CodedError(
+      'SCHEMA_INVALID',
+      `${folder} has no schema.ts. Set ATOMO_SERVICE to a folder that has one, such as services/crm.`,
+    );
   }
   let loaded: { default?: SchemaDefinition };
   try {

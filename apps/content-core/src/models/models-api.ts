@@ -52,7 +52,8 @@ export function modelsApi(schema: SchemaDefinition, database: AppDatabase): ApiP
         first: { type: GraphQLInt, description: 'How many, 1 to 100; 20 unless given.' },
         after: { type: GraphQLString, description: 'The endCursor of the page before.' },
       },
-      resolve: (_source, args: ListArguments, context, info) => readPage(database, schema, model, args, context, selectionOf(info)),
+      resolve: (_source, args: ListArguments, context, info) =>
+        readPage(database, schema, model, args, context, selectionOf(info)),
     };
     mutation[`create${model.name}`] = {
       type: new GraphQLNonNull(types.record(model)),
@@ -71,10 +72,16 @@ export function modelsApi(schema: SchemaDefinition, database: AppDatabase): ApiP
         input: { type: new GraphQLNonNull(types.input(model, 'update')) },
         expectedVersion: {
           type: GraphQLInt,
-          description: 'The version the change was made on. If the record is at another by now: CONFLICT, and nothing is changed.',
+          description:
+            'The version the change was made on. If the record is at another by now: CONFLICT, and nothing is changed.',
         },
       },
-      resolve: (_source, args: { id: string; input: Record<string, unknown>; expectedVersion?: number | null }, context, info) => {
+      resolve: (
+        _source,
+        args: { id: string; input: Record<string, unknown>; expectedVersion?: number | null },
+        context,
+        info,
+      ) => {
         if (!isUuid(args.id)) throw apiError('NOT_FOUND', `There is no ${model.name} with this id.`);
         return database.transaction(context.principal.tenantId, async (tx) => {
           await updateRecord(tx, schema, model, args.id, args.input, args.expectedVersion ?? null, context);
@@ -144,18 +151,20 @@ class ModelTypes {
   constructor(private readonly schema: SchemaDefinition) {}
 
   record(model: ModelDefinition): GraphQLObjectType {
-    return this.once(model.name, () =>
-      new GraphQLObjectType({
-        name: model.name,
-        description: model.description,
-        fields: () => ({
-          id: { type: new GraphQLNonNull(GraphQLID) },
-          version: { type: new GraphQLNonNull(GraphQLInt), description: 'Grows by one with every change.' },
-          createdAt: { type: new GraphQLNonNull(DateTimeScalar) },
-          updatedAt: { type: new GraphQLNonNull(DateTimeScalar) },
-          ...Object.fromEntries(model.fields.flatMap((field) => this.outputFields(model, field))),
+    return this.once(
+      model.name,
+      () =>
+        new GraphQLObjectType({
+          name: model.name,
+          description: model.description,
+          fields: () => ({
+            id: { type: new GraphQLNonNull(GraphQLID) },
+            version: { type: new GraphQLNonNull(GraphQLInt), description: 'Grows by one with every change.' },
+            createdAt: { type: new GraphQLNonNull(DateTimeScalar) },
+            updatedAt: { type: new GraphQLNonNull(DateTimeScalar) },
+            ...Object.fromEntries(model.fields.flatMap((field) => this.outputFields(model, field))),
+          }),
         }),
-      }),
     );
   }
 
@@ -185,33 +194,45 @@ class ModelTypes {
       for (const field of model.fields) {
         const type = this.scalar(model, field);
         const isDemanded = mode === 'create' && field.required;
-        fields[inputName(field)] = { type: isDemanded ? new GraphQLNonNull(type) : type, description: field.description };
+        fields[inputName(field)] = {
+          type: isDemanded ? new GraphQLNonNull(type) : type,
+          description: field.description,
+        };
       }
       return new GraphQLInputObjectType({ name, fields });
     });
   }
 
   where(model: ModelDefinition): GraphQLInputObjectType {
-    return this.once(`${model.name}Where`, (name) =>
-      new GraphQLInputObjectType({
-        name,
-        description: 'All given conditions must hold.',
-        fields: (): GraphQLInputFieldConfigMap => ({
-          and: { type: new GraphQLList(new GraphQLNonNull(this.where(model))) },
-          or: { type: new GraphQLList(new GraphQLNonNull(this.where(model))) },
-          not: { type: this.where(model) },
-          id: { type: this.filter('ID', GraphQLID, ['equals', 'not', 'in', 'notIn']) },
-          createdAt: { type: this.filter('DateTime', DateTimeScalar, ORDERED) },
-          updatedAt: { type: this.filter('DateTime', DateTimeScalar, ORDERED) },
-          ...Object.fromEntries(model.fields.map((field) => [inputName(field), { type: this.fieldFilter(model, field) }])),
+    return this.once(
+      `${model.name}Where`,
+      (name) =>
+        new GraphQLInputObjectType({
+          name,
+          description: 'All given conditions must hold.',
+          fields: (): GraphQLInputFieldConfigMap => ({
+            and: { type: new GraphQLList(new GraphQLNonNull(this.where(model))) },
+            or: { type: new GraphQLList(new GraphQLNonNull(this.where(model))) },
+            not: { type: this.where(model) },
+            id: { type: this.filter('ID', GraphQLID, ['equals', 'not', 'in', 'notIn']) },
+            createdAt: { type: this.filter('DateTime', DateTimeScalar, ORDERED) },
+            updatedAt: { type: this.filter('DateTime', DateTimeScalar, ORDERED) },
+            ...Object.fromEntries(
+              model.fields.map((field) => [inputName(field), { type: this.fieldFilter(model, field) }]),
+            ),
+          }),
         }),
-      }),
     );
   }
 
   order(model: ModelDefinition): GraphQLInputObjectType {
     return this.once(`${model.name}Order`, (name) => {
-      const names = ['id', 'createdAt', 'updatedAt', ...model.fields.filter((field) => field.type !== 'relation').map(inputName)];
+      const names = [
+        'id',
+        'createdAt',
+        'updatedAt',
+        ...model.fields.filter((field) => field.type !== 'relation').map(inputName),
+      ];
       return new GraphQLInputObjectType({
         name,
         description: 'Exactly one field an entry. Records without a value come last either way.',
@@ -220,7 +241,10 @@ class ModelTypes {
     });
   }
 
-  private outputFields(model: ModelDefinition, field: FieldDefinition): [string, { type: GraphQLOutputType; description: string | null }][] {
+  private outputFields(
+    model: ModelDefinition,
+    field: FieldDefinition,
+  ): [string, { type: GraphQLOutputType; description: string | null }][] {
     // A row older than the demand may lack the value, so nothing but the API's own fields is promised to be there.
     const own = [inputName(field), { type: this.scalar(model, field), description: field.description }] as const;
     if (field.type !== 'relation') return [[...own]];
@@ -242,8 +266,10 @@ class ModelTypes {
       case 'relation':
         return GraphQLID;
       case 'enum':
-        return this.once(`${model.name}${capital(field.name)}`, (name) =>
-          new GraphQLEnumType({ name, values: Object.fromEntries(field.values!.map((value) => [value, {}])) }),
+        return this.once(
+          `${model.name}${capital(field.name)}`,
+          (name) =>
+            new GraphQLEnumType({ name, values: Object.fromEntries(field.values!.map((value) => [value, {}])) }),
         );
     }
   }
@@ -274,7 +300,9 @@ class ModelTypes {
         if (operator === 'isNull') return GraphQLBoolean;
         return operator === 'in' || operator === 'notIn' ? new GraphQLList(new GraphQLNonNull(type)) : type;
       };
-      const fields = Object.fromEntries(operators.map((operator) => [operator, { type: typeOf(operator), description: OPERATORS[operator] }]));
+      const fields = Object.fromEntries(
+        operators.map((operator) => [operator, { type: typeOf(operator), description: OPERATORS[operator] }]),
+      );
       return new GraphQLInputObjectType({ name, fields });
     });
   }

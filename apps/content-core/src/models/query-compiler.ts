@@ -2,6 +2,7 @@ import { apiError, isUuid, type TenantId } from '@atomo-cc/kernel';
 import {
   columnOf,
   inputName,
+  isCalendarDate,
   modelNamed,
   type FieldDefinition,
   type ModelDefinition,
@@ -37,12 +38,20 @@ export interface ListQuery {
 const MAX_WHERE_DEPTH = 10;
 /** Members of an `in` list or conditions in an `and` or `or`; beyond, the query is a job for a batch. */
 const MAX_WHERE_WIDTH = 1_000;
+/** Values of a whole query. Planning time grows with them, and Postgres' protocol counts parameters in 16 bits. */
+const MAX_PARAMETERS = 2_000;
 
 class Parameters {
   readonly values: unknown[] = [];
 
-  /** Adds a value and answers its place, `$3`. */
+  /** Adds a value and answers its place, `$3`. @throws CodedError QUERY_TOO_COMPLEX */
   add(value: unknown): string {
+    if (this.values.length === MAX_PARAMETERS) {
+      throw apiError(
+        'QUERY_TOO_COMPLEX',
+        `where compares with more than ${MAX_PARAMETERS} values. Ask in several queries.`,
+      );
+    }
     this.values.push(value);
     return `$${this.values.length}`;
   }
@@ -95,37 +104,78 @@ export function orderName(model: ModelDefinition, orderBy: readonly OrderBy[]): 
 
 interface OrderKey {
   readonly column: string;
+  readonly type: Column['type'];
   readonly direction: 'asc' | 'desc';
 }
 
-/** The keys of an order: those asked for and then the id, so that no two records are equal. */
+/** The keys of an order, up to the id, which is added where it was not asked for: no two records are equal, and none is told apart by a key behind it. */
 function orderKeys(model: ModelDefinition, orderBy: readonly OrderBy[]): OrderKey[] {
   const keys: OrderKey[] = [];
   for (const entry of orderBy) {
     const names = Object.keys(entry);
     if (names.length !== 1) {
-      throw apiError('VALIDATION_ERROR', 'Each entry of orderBy names exactly one field: [{name: ASC}, {createdAt: DESC}].');
+      throw apiError(
+        'VALIDATION_ERROR',
+        'Each entry of orderBy names exactly one field: [{name: ASC}, {createdAt: DESC}].',
+      );
     }
-    const column = `"${columnNamed(model, names[0]!).column}"`;
-    if (!keys.some((key) => key.column === column)) {
-      keys.push({ column, direction: entry[names[0]!] === 'DESC' ? 'desc' : 'asc' });
-    }
+    const { column, type } = columnNamed(model, names[0]!);
+    const direction = entry[names[0]!] === 'DESC' ? 'desc' : 'asc';
+    if (!keys.some((key) => key.column === `"${column}"`)) keys.push({ column: `"${column}"`, type, direction });
+    if (type === 'id') return keys;
   }
-  if (!keys.some((key) => key.column === '"id"')) keys.push({ column: '"id"', direction: 'asc' });
-  return keys;
+  return [...keys, { column: '"id"', type: 'id', direction: 'asc' }];
 }
 
 /** "Comes behind this key" with nulls last: (a is behind) or (a is equal and b is behind) or … */
 function behind(keys: readonly OrderKey[], after: readonly unknown[], parameters: Parameters): string {
-  if (after.length !== keys.length) throw apiError('VALIDATION_ERROR', 'This is no cursor of ours.');
+  const isOurs = after.length === keys.length && keys.every(({ type }, index) => isKeyValue(type, after[index]));
+  if (!isOurs)
+    throw apiError('VALIDATION_ERROR', 'This is no cursor of ours. Pass an endCursor or a cursor of an edge.');
   const places = after.map((value) => parameters.add(value));
   const alternatives = keys.flatMap((key, index) => {
     // Nothing but an equal key comes behind a null.
     if (after[index] === null) return [];
     const beyond = `(${key.column} ${key.direction === 'asc' ? '>' : '<'} ${places[index]} or ${key.column} is null)`;
-    return [[...keys.slice(0, index).map((equal, i) => `${equal.column} is not distinct from ${places[i]}`), beyond].join(' and ')];
+    return [
+      [...keys.slice(0, index).map((equal, i) => `${equal.column} is not distinct from ${places[i]}`), beyond].join(
+        ' and ',
+      ),
+    ];
   });
   return alternatives.map((alternative) => `(${alternative})`).join(' or ') || 'false';
+}
+
+/** True for what Postgres can read as the column's type: a cursor comes back from outside and may have been forged. */
+function isKeyValue(type: Column['type'], value: unknown): boolean {
+  // Only the own columns always have a value.
+  if (value === null) return !['id', 'integer', 'datetime'].includes(type);
+  switch (type) {
+    case 'id':
+    case 'relation':
+      return isUuid(value);
+    case 'number':
+      return typeof value === 'number';
+    case 'integer':
+      return Number.isInteger(value) && Math.abs(value as number) < 2 ** 31;
+    case 'boolean':
+      return typeof value === 'boolean';
+    case 'date':
+      return isCalendarDate(value);
+    case 'datetime':
+      return (
+        typeof value === 'string' &&
+        /T\d{2}:\d{2}:\d{2}(\.\d{1,6})?[+-]\d{2}:\d{2}$/.test(value) &&
+        isCalendarDate(value.slice(0, 10)) &&
+        !Number.isNaN(Date.parse(value))
+      );
+    default:
+      return typeof value === 'string' && isStorable(value);
+  }
+}
+
+function isStorable(value: string): boolean {
+  return !value.includes('\0') && value.isWellFormed();
 }
 
 interface Column {
@@ -144,7 +194,8 @@ function columnNamed(model: ModelDefinition, name: string): Column {
 }
 
 function condition(model: ModelDefinition, where: Where | null, parameters: Parameters, depth: number): string {
-  if (depth > MAX_WHERE_DEPTH) throw apiError('QUERY_TOO_COMPLEX', `where is nested deeper than ${MAX_WHERE_DEPTH} levels.`);
+  if (depth > MAX_WHERE_DEPTH)
+    throw apiError('QUERY_TOO_COMPLEX', `where is nested deeper than ${MAX_WHERE_DEPTH} levels.`);
   const all = Object.entries(where ?? {}).flatMap(([name, value]) => {
     if (value === null || value === undefined) return [];
     if (name === 'and' || name === 'or') {
@@ -155,14 +206,19 @@ function condition(model: ModelDefinition, where: Where | null, parameters: Para
     }
     if (name === 'not') return [`((${condition(model, value as Where, parameters, depth + 1)}) is not true)`];
     const column = columnNamed(model, name);
-    return Object.entries(value as Where).map(([operator, operand]) => comparison(column, operator, operand, parameters));
+    return Object.entries(value as Where).map(([operator, operand]) =>
+      comparison(column, operator, operand, parameters),
+    );
   });
   return all.length === 0 ? 'true' : all.map((part) => `(${part})`).join(' and ');
 }
 
 function bounded<Member>(list: readonly Member[]): readonly Member[] {
   if (list.length > MAX_WHERE_WIDTH) {
-    throw apiError('QUERY_TOO_COMPLEX', `A list in where has ${list.length} members; at most ${MAX_WHERE_WIDTH} are allowed.`);
+    throw apiError(
+      'QUERY_TOO_COMPLEX',
+      `A list in where has ${list.length} members; at most ${MAX_WHERE_WIDTH} are allowed.`,
+    );
   }
   return list;
 }
@@ -171,12 +227,12 @@ const COMPARISONS: Readonly<Record<string, string>> = { gt: '>', gte: '>=', lt: 
 
 function comparison({ column, type }: Column, operator: string, operand: unknown, parameters: Parameters): string {
   const name = `"${column}"`;
-  if (operator === 'isNull') return operand ? `${name} is null` : `${name} is not null`;
+  if (operator === 'isNull' && typeof operand === 'boolean') return operand ? `${name} is null` : `${name} is not null`;
   if (operand === null) {
     // `equals: null` says what `isNull: true` says; for the others SQL's answer would be "unknown", which helps nobody.
     if (operator === 'equals') return `${name} is null`;
     if (operator === 'not') return `${name} is not null`;
-    throw apiError('VALIDATION_ERROR', `${operator}: null compares with nothing. Use isNull.`);
+    throw apiError('VALIDATION_ERROR', `${operator}: null compares with nothing. Use isNull: true or isNull: false.`);
   }
   switch (operator) {
     case 'equals':
@@ -197,7 +253,8 @@ function comparison({ column, type }: Column, operator: string, operand: unknown
     case 'endsWith':
       return `${name} ilike ${parameters.add(`%${escapeLike(operand)}`)}`;
     default:
-      if (!(operator in COMPARISONS)) throw apiError('VALIDATION_ERROR', `There is no operator ${operator}.`);
+      if (!Object.hasOwn(COMPARISONS, operator))
+        throw apiError('VALIDATION_ERROR', `There is no operator ${operator}.`);
       return `${name} ${COMPARISONS[operator]} ${parameters.add(checked(type, operand))}`;
   }
 }
@@ -217,7 +274,7 @@ function checked(type: Column['type'], value: unknown): unknown {
   if ((type === 'id' || type === 'relation') && !isUuid(value)) {
     throw apiError('VALIDATION_ERROR', `${JSON.stringify(value)} is no id.`);
   }
-  if (typeof value === 'string' && (value.includes('\0') || !value.isWellFormed())) {
+  if (typeof value === 'string' && !isStorable(value)) {
     throw apiError('VALIDATION_ERROR', 'A value in where has a NUL character or half a surrogate pair.');
   }
   return value;

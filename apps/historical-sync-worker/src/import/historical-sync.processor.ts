@@ -76,7 +76,10 @@ export class HistoricalSyncProcessor extends WorkerHost implements OnApplication
     const log = this.logger.child({ jobId: payload.jobId, tenantId: tenant, epoch: claimed.claim.epoch });
     log.info({ checkpoint: claimed.job.checkpoint }, 'slice begins');
     try {
-      const context: ImportContext = { ...this.resources.context, onChunk: (claim, count, seconds) => this.chunkDone(claim, count, seconds) };
+      const context: ImportContext = {
+        ...this.resources.context,
+        onChunk: (claim, count, seconds) => this.chunkDone(claim, count, seconds),
+      };
       const outcome = await runImportSlice(context, claimed.job, claimed.claim, this.ending.signal);
       log.info({ outcome }, 'slice ends');
     } catch (error) {

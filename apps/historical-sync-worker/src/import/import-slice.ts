@@ -16,6 +16,8 @@ import { openMailArchive, parseMail, type MboxEntry } from '../connectors/mbox/i
 
 /** Messages per transaction, embedding call and LanceDB commit: a second's work at most, and what a crash repeats at most. */
 const CHUNK = 100;
+/** Bytes of raw messages in a chunk, which are in memory together: mails with attachments make smaller chunks. */
+const CHUNK_BYTES = 32 * 1024 * 1024;
 /**
  * How long one slice works before it queues the next: long enough that unpacking a gzip again up to the checkpoint costs
  * little beside it, short enough that one huge archive does not keep a worker from everybody else's jobs.
@@ -96,15 +98,25 @@ async function finishIndex(target: IndexTarget): Promise<void> {
   await optimiseIndex(target);
 }
 
+/** Groups entries. Where the archive breaks off, those read before are given as a chunk first, and then the error is thrown. */
 async function* inChunks(entries: AsyncIterable<MboxEntry>): AsyncGenerator<MboxEntry[]> {
   let chunk: MboxEntry[] = [];
-  for await (const entry of entries) {
-    chunk.push(entry);
-    if (chunk.length < CHUNK) continue;
-    yield chunk;
-    chunk = [];
+  let bytes = 0;
+  let failure: { error: unknown } | undefined;
+  try {
+    for await (const entry of entries) {
+      chunk.push(entry);
+      bytes += entry.end - entry.offset;
+      if (chunk.length < CHUNK && bytes < CHUNK_BYTES) continue;
+      yield chunk;
+      chunk = [];
+      bytes = 0;
+    }
+  } catch (error) {
+    failure = { error };
   }
   if (chunk.length > 0) yield chunk;
+  if (failure) throw failure.error;
 }
 
 interface Chunk {
@@ -150,5 +162,9 @@ export function describeFailure(error: unknown): { code: string; message: string
   const { name, code, message } = error as { name?: string; code?: string; message?: string };
   if (name === 'ArchiveError') return { code: code!, message: message!, mayPass: false };
   if (isCodedError(error)) return { code: error.code, message: error.message, mayPass: true };
-  return { code: 'INTERNAL_ERROR', message: 'Something went wrong on our side; the log of the worker has it.', mayPass: true };
+  return {
+    code: 'INTERNAL_ERROR',
+    message: 'Something went wrong on our side; the log of the worker has it.',
+    mayPass: true,
+  };
 }

@@ -53,7 +53,8 @@ export async function openMailArchive(
   try {
     head = await unpacked.peek(SNIFF_BYTES);
     format = looksLikeMessage(head) ? 'eml' : 'mbox';
-    if (format === 'mbox' && !beginsWithSeparator(head)) throw unpacked.failure?.error ?? notAnMbox(head);
+    if (format === 'mbox' && !beginsWithSeparator(head))
+      throw (unpacked.failure?.error as Error | undefined) ?? notAnMbox(head);
   } catch (error) {
     await unpacked.close();
     throw error;

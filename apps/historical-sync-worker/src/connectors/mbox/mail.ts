@@ -4,6 +4,7 @@ import type { Readable } from 'node:stream';
 import type { AddressObject, AttachmentStream, EmailAddress, HeaderLines, Headers, MessageText } from 'mailparser';
 import { MailParser } from 'mailparser';
 
+import type { MailFaultCode } from './errors.js';
 import type { MboxEnvelope } from './mbox.js';
 
 /** Longest body that is kept, in UTF-16 units: about 40 times a long mail, and far below Postgres' 1 MB limit of a tsvector. */
@@ -71,10 +72,6 @@ export interface MailRecord {
   /** SHA-256 of the raw message, hex. */
   contentHash: string;
 }
-
-/** Why a message went to quarantine. */
-export type MailFaultCode =
-  'MAIL_EMPTY' | 'MAIL_NO_HEADERS' | 'MAIL_NO_SENDER' | 'MAIL_NO_DATE' | 'MAIL_UNPARSABLE' | 'MAIL_PARSE_TIMEOUT';
 
 /** A message that cannot become a record; `'code' in result` tells it from one. `reason` is storable like a record. */
 export interface MailFault {

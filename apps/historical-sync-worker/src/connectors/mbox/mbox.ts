@@ -5,15 +5,13 @@
  * newline and the separators of Mailman, Thunderbird, Eudora and Google Takeout are all accepted. `Content-Length`
  * (mboxcl) is ignored on purpose, because it is wrong in most archives whose line ends were ever converted.
  */
+import type { ArchiveErrorCode } from './errors.js';
 
 /** 64 MiB: above what mail servers accept (25–50 MB is usual), small enough that three copies of it fit a 2 GB worker. */
 export const MAX_MESSAGE_BYTES = 64 * 1024 * 1024;
 
 /** Longest line that is looked at as a separator. An address has at most 254 characters, a date fewer than 40. */
 const MAX_SEPARATOR_BYTES = 1024;
-
-/** Codes of failures that end the reading of an archive. A fault of one message is an {@link MboxFaultEntry} instead. */
-export type ArchiveErrorCode = 'NOT_AN_MBOX' | 'RESUME_POINT_INVALID' | 'ARCHIVE_TRUNCATED' | 'ARCHIVE_CORRUPT';
 
 /** An archive cannot be read (further); the message says what was found and what to do. */
 export class ArchiveError extends Error {

@@ -1,0 +1,72 @@
+import { contentCoreConfig } from './config.js';
+
+const NEEDED = {
+  DATABASE_URL: 'postgres://atomo:x@localhost/atomo',
+  REDIS_URL: 'redis://localhost',
+  MEMORY_URI: 's3://bucket/memory',
+};
+const SECRETS = {
+  AUTH_SECRET: 'a long secret of our own',
+  ADMIN_EMAIL: 'ada@example.com',
+  ADMIN_PASSWORD: 'a long passphrase',
+};
+const invalid = (message: string) =>
+  expect.objectContaining({ code: 'CONFIG_INVALID', message: expect.stringContaining(message) });
+
+test('production with everything set', () => {
+  expect(contentCoreConfig({ ...NEEDED, ...SECRETS })).toMatchObject({
+    ...NEEDED,
+    ...SECRETS,
+    ATOMO_MODE: 'production',
+    CONTENT_CORE_PORT: 3000,
+    ATOMO_SERVICE: 'services/crm',
+    HOST: '127.0.0.1',
+  });
+});
+
+test('embedded mode has a development login and may keep memory in a folder', () => {
+  expect(contentCoreConfig({ ...NEEDED, ATOMO_MODE: 'embedded', MEMORY_URI: '.atomo/memory' })).toMatchObject({
+    ADMIN_EMAIL: 'admin@atomo.local',
+    ADMIN_PASSWORD: 'atomo-dev',
+    AUTH_SECRET: expect.stringContaining('development'),
+    MEMORY_URI: '.atomo/memory',
+  });
+});
+
+test.each<[string, Record<string, string | undefined>]>([
+  ['DATABASE_URL', { DATABASE_URL: undefined }],
+  ['DATABASE_URL', { DATABASE_URL: 'mysql://localhost/atomo' }],
+  ['REDIS_URL', { REDIS_URL: '' }],
+  ['REDIS_URL', { REDIS_URL: 'localhost:6379' }],
+  ['MEMORY_URI', { MEMORY_URI: undefined }],
+  ['MEMORY_VOLUME_SHARED=true', { MEMORY_URI: '/var/memory' }],
+  ['CONTENT_CORE_PORT', { CONTENT_CORE_PORT: '0' }],
+  ['CONTENT_CORE_PORT', { CONTENT_CORE_PORT: '65536' }],
+  ['CONTENT_CORE_PORT', { CONTENT_CORE_PORT: 'http' }],
+  ['ATOMO_MODE', { ATOMO_MODE: 'development' }],
+  ['LOG_LEVEL', { LOG_LEVEL: 'loud' }],
+  ['AUTH_SECRET', { AUTH_SECRET: undefined }],
+  ['ADMIN_EMAIL', { ADMIN_EMAIL: '' }],
+  ['ADMIN_PASSWORD', { ADMIN_PASSWORD: undefined }],
+  ['AUTH_SECRET', { AUTH_SECRET: 'development secret, never used outside npm start' }],
+  ['ADMIN_EMAIL', { ADMIN_EMAIL: 'admin@atomo.local' }],
+  ['ADMIN_PASSWORD', { ADMIN_PASSWORD: 'atomo-dev' }],
+])('production names %s when given %j', (name, environment) => {
+  expect(() => contentCoreConfig({ ...NEEDED, ...SECRETS, ...environment })).toThrow(invalid(name));
+});
+
+test('a folder that every service mounts is fine in production', () => {
+  const shared = { MEMORY_URI: '/var/memory', MEMORY_VOLUME_SHARED: 'true' };
+  expect(contentCoreConfig({ ...NEEDED, ...SECRETS, ...shared }).MEMORY_URI).toBe('/var/memory');
+});
+
+test('no message holds a secret', () => {
+  expect(() =>
+    contentCoreConfig({
+      ...NEEDED,
+      ...SECRETS,
+      CONTENT_CORE_PORT: 'x',
+      DATABASE_URL: 'mysql://atomo:hidden@localhost',
+    }),
+  ).toThrow(expect.objectContaining({ message: expect.not.stringMatching(/hidden|passphrase|our own/) }));
+});

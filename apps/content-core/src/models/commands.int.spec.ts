@@ -1,0 +1,369 @@
+import { eventStoreMigrations } from '@atomo-cc/event-store';
+import { uuidv7 } from '@atomo-cc/kernel';
+import { Tx } from '@atomo-cc/platform/postgres';
+import { aDatabase, type TestDatabase } from '@atomo-cc/testing';
+import { anApi, SHOP, SHOP_TENANTS, type Json, type TestApi } from '../testing/index.js';
+import { createModelTables } from './model-tables.js';
+import { modelsApi } from './models-api.js';
+
+const [OURS, THEIRS] = SHOP_TENANTS;
+const FIELDS = 'id version createdAt updatedAt title contactMail price inStock arrivesOn size brandId order';
+const CREATE = `mutation ($input: CreateItemInput!) { createItem(input: $input) { ${FIELDS} } }`;
+const UPDATE = `mutation ($id: ID!, $input: UpdateItemInput!, $expectedVersion: Int) {
+  updateItem(id: $id, input: $input, expectedVersion: $expectedVersion) { ${FIELDS} }
+}`;
+
+let database: TestDatabase;
+let api: TestApi;
+
+beforeAll(async () => {
+  database = await aDatabase(eventStoreMigrations);
+  await createModelTables(database.url, SHOP);
+  api = await anApi([modelsApi(SHOP, database.app)]);
+});
+
+afterAll(async () => {
+  await api?.close();
+  await database?.drop();
+});
+
+afterEach(() => jest.restoreAllMocks());
+
+interface Logged {
+  type: string;
+  stream_version: number;
+  data: Record<string, unknown>;
+  metadata: Record<string, unknown>;
+  tenant_id: string;
+}
+
+const eventsOf = (id: string) =>
+  database.asOwner<Logged>(
+    'select type, stream_version, data, metadata, tenant_id from event_log where stream = $1 order by position',
+    [`Item-${id}`],
+  );
+const rowOf = async (id: string) =>
+  (await database.asOwner<{ row: Json }>('select to_jsonb(r) as row from model_item r where id = $1', [id]))[0]?.row;
+const counts = async () => {
+  const [found] = await database.asOwner<{ events: number; rows: number; streams: number }>(
+    `select (select count(*)::int from event_log) as events, (select count(*)::int from model_item) as rows, (select count(*)::int from event_streams) as streams`,
+  );
+  return found!;
+};
+const create = async (input: object) => (await api.data(CREATE, { input: { title: 'Lamp', ...input } })).createItem;
+const update = async (id: string, input: object, expectedVersion: number | null = null) =>
+  (await api.data(UPDATE, { id, input, expectedVersion })).updateItem;
+
+describe('create', () => {
+  test('appends the event and writes the row', async () => {
+    const made = await create({
+      contactMail: ' Ada@Example.com ',
+      price: 0.1,
+      inStock: false,
+      arrivesOn: '2026-02-28',
+      size: 'Large',
+      order: null,
+    });
+    expect(made).toMatchObject({
+      version: 1,
+      title: 'Lamp',
+      contactMail: 'ada@example.com',
+      price: 0.1,
+      inStock: false,
+      arrivesOn: '2026-02-28',
+      size: 'Large',
+      brandId: null,
+      order: null,
+    });
+    expect(made.updatedAt).toBe(made.createdAt);
+    const [event, ...others] = await eventsOf(made.id);
+    expect(others).toEqual([]);
+    expect(event).toMatchObject({
+      type: 'Item.created',
+      stream_version: 1,
+      tenant_id: OURS,
+      data: {
+        title: 'Lamp',
+        contactMail: 'ada@example.com',
+        price: 0.1,
+        inStock: false,
+        arrivesOn: '2026-02-28',
+        size: 'Large',
+        order: null,
+      },
+      metadata: {
+        actor: expect.stringMatching(/^user:/),
+        correlationId: expect.any(String),
+        causationId: expect.any(String),
+      },
+    });
+    expect(await rowOf(made.id)).toMatchObject({
+      tenant_id: OURS,
+      version: 1,
+      arrives_on: '2026-02-28',
+      contact_mail: 'ada@example.com',
+    });
+  });
+
+  test('lists every broken rule and stores nothing', async () => {
+    const before = await counts();
+    const input = { title: ' ', price: -1, contactMail: 'nobody', brandId: uuidv7() };
+    const { errors } = await api.ask(CREATE, { input });
+    expect(errors).toMatchObject([
+      {
+        extensions: {
+          code: 'VALIDATION_ERROR',
+          faults: [{ path: 'title' }, { path: 'contactMail' }, { path: 'price' }, { path: 'brandId' }],
+        },
+      },
+    ]);
+    expect(errors![0]!.message).toContain('there is no Brand with this id');
+    expect(await counts()).toEqual(before);
+  });
+
+  test.each([
+    ['a day that does not exist', { title: 'x', arrivesOn: '2026-02-30' }],
+    ['a word that the enum lacks', { title: 'x', size: 'Huge' }],
+    ['a text for a number', { title: 'x', price: '1' }],
+    ['an unknown field', { title: 'x', password: 'x' }],
+    ['no title', {}],
+  ])('refuses %s before anything is asked of the database', async (_name, input) => {
+    const { errors, data } = await api.ask(CREATE, { input });
+    expect(errors).toMatchObject([{ extensions: { code: 'VALIDATION_ERROR' } }]);
+    expect(data ?? null).toBeNull();
+  });
+
+  test('a failure after the append leaves neither event nor row nor stream', async () => {
+    const before = await counts();
+    const execute = Tx.prototype.execute;
+    let appended = 0;
+    jest.spyOn(Tx.prototype, 'execute').mockImplementation(async function (this: Tx, sql, parameters) {
+      if (!sql.includes('insert into model_item')) return execute.call(this, sql, parameters);
+      appended = (await this.query('select 1 from event_log where stream = $1', [`Item-${String(parameters?.[1])}`]))
+        .length;
+      throw new Error('the disk is full of secrets');
+    });
+    const { errors } = await api.ask(CREATE, { input: { title: 'Lamp' } });
+    expect(appended).toBe(1);
+    expect(errors).toMatchObject([{ extensions: { code: 'INTERNAL_ERROR' } }]);
+    expect(JSON.stringify(errors)).not.toContain('secrets');
+    expect(await counts()).toEqual(before);
+  });
+
+  test('a failure while the answer is read takes the whole mutation back', async () => {
+    const before = await counts();
+    const query = Tx.prototype.query;
+    jest.spyOn(Tx.prototype, 'query').mockImplementation(function (this: Tx, sql, parameters) {
+      if (sql.includes('as node from')) throw new Error('gone');
+      return query.call(this, sql, parameters) as never;
+    });
+    expect((await api.ask(CREATE, { input: { title: 'Lamp' } })).errors).toHaveLength(1);
+    expect(await counts()).toEqual(before);
+  });
+});
+
+describe('update', () => {
+  test('changes and logs only the fields that differ', async () => {
+    const made = await create({ price: 1, order: 'x', inStock: true });
+    const changed = await update(made.id, { price: 2, order: 'x' });
+    expect(changed).toEqual({ ...made, version: 2, price: 2, updatedAt: changed.updatedAt });
+    expect(changed.updatedAt >= made.updatedAt).toBe(true);
+    const [, event] = await eventsOf(made.id);
+    expect(event).toMatchObject({ type: 'Item.updated', stream_version: 2, data: { price: 2 } });
+    expect(Object.keys(event!.data)).toEqual(['price']);
+  });
+
+  test('what changes nothing appends nothing', async () => {
+    const made = await create({ price: 0.1, arrivesOn: '2026-02-28', inStock: false, contactMail: 'ada@example.com' });
+    for (const input of [
+      {},
+      { price: 0.1 },
+      { arrivesOn: '2026-02-28', inStock: false, title: 'Lamp', order: null, contactMail: 'ADA@example.com' },
+    ]) {
+      expect(await update(made.id, input)).toEqual(made);
+    }
+    expect(await eventsOf(made.id)).toHaveLength(1);
+  });
+
+  test('null empties a field, but no required one', async () => {
+    const brand = (await api.data('mutation { createBrand(input: { name: "acme" }) { id } }')).createBrand.id;
+    const made = await create({ price: 1, arrivesOn: '2026-02-28', brandId: brand, size: 'Small' });
+    expect(made.brandId).toBe(brand);
+    expect(await update(made.id, { price: null, arrivesOn: null, brandId: null, size: null })).toMatchObject({
+      price: null,
+      arrivesOn: null,
+      brandId: null,
+      size: null,
+      version: 2,
+    });
+    const { errors } = await api.ask(UPDATE, { id: made.id, input: { title: null } });
+    expect(errors).toMatchObject([{ extensions: { code: 'VALIDATION_ERROR', faults: [{ path: 'title' }] } }]);
+  });
+
+  test('on another version than expected is a conflict that names the current one', async () => {
+    const made = await create({});
+    await update(made.id, { price: 1 }, 1);
+    const { errors } = await api.ask(UPDATE, { id: made.id, input: { price: 2 }, expectedVersion: 1 });
+    expect(errors).toMatchObject([{ extensions: { code: 'CONFLICT', currentVersion: 2 } }]);
+    expect(await update(made.id, { price: 2 }, 2)).toMatchObject({ version: 3, price: 2 });
+    // Also when the change would change nothing: the caller's picture is old.
+    expect((await api.ask(UPDATE, { id: made.id, input: { price: 2 }, expectedVersion: 2 })).errors).toMatchObject([
+      { extensions: { code: 'CONFLICT' } },
+    ]);
+  });
+
+  test.each([
+    ['an id nobody has', uuidv7()],
+    ['no id', 'x'],
+  ])('of %s: not found', async (_name, id) => {
+    expect((await api.ask(UPDATE, { id, input: { price: 1 } })).errors).toMatchObject([
+      { extensions: { code: 'NOT_FOUND' } },
+    ]);
+  });
+
+  test('two at the same time keep one another’s fields', async () => {
+    const made = await create({});
+    const fields = {
+      price: 7,
+      order: 'x',
+      inStock: true,
+      arrivesOn: '2026-02-28',
+      size: 'Large',
+      contactMail: 'ada@example.com',
+    };
+    await Promise.all(Object.entries(fields).map(([name, value]) => update(made.id, { [name]: value })));
+    expect((await api.data(`query ($id: ID!) { item(id: $id) { ${FIELDS} } }`, { id: made.id })).item).toMatchObject({
+      ...fields,
+      version: 7,
+    });
+    expect((await eventsOf(made.id)).map((event) => event.stream_version)).toEqual([1, 2, 3, 4, 5, 6, 7]);
+  });
+
+  test('of two that expect the same version, one wins', async () => {
+    const made = await create({});
+    const answers = await Promise.all(
+      [1, 2, 3].map((price) => api.ask(UPDATE, { id: made.id, input: { price }, expectedVersion: 1 })),
+    );
+    const lost = answers.flatMap(({ errors }) => errors ?? []);
+    expect(lost.map(({ extensions }) => [extensions!['code'], extensions!['currentVersion']])).toEqual([
+      ['CONFLICT', 2],
+      ['CONFLICT', 2],
+    ]);
+  });
+
+  test('records that come to refer to each other at the same time do not deadlock', async () => {
+    const names = ['a', 'b'];
+    for (let round = 0; round < 20; round += 1) {
+      const [a, b] = await Promise.all(
+        names.map(
+          async (name) =>
+            (await api.data('mutation ($name: String!) { createBrand(input: { name: $name }) { id } }', { name }))
+              .createBrand.id,
+        ),
+      );
+      const refer = (id: string, parentId: string) =>
+        api.ask(
+          'mutation ($id: ID!, $parentId: ID!) { updateBrand(id: $id, input: { parentId: $parentId }) { parentId } }',
+          { id, parentId },
+        );
+      const answers = await Promise.all([refer(a, b), refer(b, a)]);
+      expect(answers.flatMap(({ errors }) => errors ?? [])).toEqual([]);
+    }
+  });
+});
+
+describe('a day of the calendar stays the same day', () => {
+  const before = process.env['TZ'];
+  afterEach(() => {
+    if (before === undefined) delete process.env['TZ'];
+    else process.env['TZ'] = before;
+  });
+
+  test.each(['Pacific/Kiritimati', 'Pacific/Pago_Pago', 'America/Sao_Paulo', 'UTC'])(
+    'on a machine in %s',
+    async (zone) => {
+      process.env['TZ'] = zone;
+      for (const day of ['2026-01-01', '1900-02-28', '0001-01-01', '9999-12-31', '2018-11-04']) {
+        const made = await create({ arrivesOn: day });
+        expect(made.arrivesOn).toBe(day);
+        // A change of something else must not take the day for changed.
+        const changed = await update(made.id, { price: 5, arrivesOn: day });
+        expect(changed.arrivesOn).toBe(day);
+        expect((await eventsOf(made.id)).at(-1)!.data).toEqual({ price: 5 });
+        const { items } = await api.data(
+          'query ($day: Date!, $id: ID!) { items(where: { arrivesOn: { equals: $day }, id: { equals: $id } }) { totalCount } }',
+          { day, id: made.id },
+        );
+        expect(items.totalCount).toBe(1);
+      }
+    },
+  );
+
+  test('and a moment the same moment, also where the session has a zone of its own', async () => {
+    const [{ name }] = (await database.asOwner<{ name: string }>('select current_database() as name')) as [
+      { name: string },
+    ];
+    await database.asOwner(`alter database ${name} set timezone = 'Asia/Kathmandu'`);
+    const { openAppDatabase } = await import('@atomo-cc/platform/postgres');
+    const elsewhere = await openAppDatabase({ url: database.url, service: 'test' });
+    const there = await anApi([modelsApi(SHOP, elsewhere)]);
+    try {
+      const made = await create({ arrivesOn: '2026-02-28' });
+      const query = `query ($id: ID!, $at: DateTime!) { item(id: $id) { createdAt arrivesOn } items(where: { id: { equals: $id }, createdAt: { equals: $at } }) { totalCount } }`;
+      const seen = await there.data(query, { id: made.id, at: made.createdAt });
+      expect(seen).toEqual({ item: { createdAt: made.createdAt, arrivesOn: '2026-02-28' }, items: { totalCount: 1 } });
+      expect(Math.abs(Date.parse(made.createdAt) - Date.now())).toBeLessThan(60_000);
+    } finally {
+      await there.close();
+      await elsewhere.close();
+    }
+  });
+});
+
+describe('another tenant', () => {
+  test('neither reads, nor changes, nor refers to what is not its own', async () => {
+    const brand = (await api.data('mutation { createBrand(input: { name: "acme" }) { id } }')).createBrand.id;
+    const made = await create({ brandId: brand });
+    expect(
+      await api.data('query ($id: ID!) { item(id: $id) { id } items { nodes { id } } }', { id: made.id }, THEIRS),
+    ).toEqual({ item: null, items: { nodes: [] } });
+    expect((await api.ask(UPDATE, { id: made.id, input: { title: 'stolen' } }, THEIRS)).errors).toMatchObject([
+      { extensions: { code: 'NOT_FOUND' } },
+    ]);
+    expect((await api.ask(CREATE, { input: { title: 'x', brandId: brand } }, THEIRS)).errors).toMatchObject([
+      { extensions: { faults: [{ path: 'brandId' }] } },
+    ]);
+    expect(await rowOf(made.id)).toMatchObject({ title: 'Lamp', version: 1 });
+  });
+});
+
+describe('tables of models', () => {
+  test('making them again changes nothing, and a new field gets its column', async () => {
+    const made = await create({ price: 3 });
+    await createModelTables(database.url, SHOP);
+    const wider = {
+      ...SHOP,
+      models: SHOP.models.map((model) =>
+        model.name === 'Brand'
+          ? { ...model, fields: [...model.fields, { ...model.fields[0]!, name: 'motto', required: false }] }
+          : model,
+      ),
+    };
+    await Promise.all([createModelTables(database.url, wider), createModelTables(database.url, wider)]);
+    const columns = await database.asOwner(
+      `select 1 from information_schema.columns where table_name = 'model_brand' and column_name = 'motto'`,
+    );
+    expect(columns).toHaveLength(1);
+    expect(await rowOf(made.id)).toMatchObject({ price: 3 });
+  });
+
+  test('row-level security holds for them, and nobody who serves requests may delete', async () => {
+    const [table] = await database.asOwner(
+      `select relrowsecurity, relforcerowsecurity from pg_class where relname = 'model_item'`,
+    );
+    expect(table).toEqual({ relrowsecurity: true, relforcerowsecurity: true });
+    await expect(database.app.transaction(OURS, (tx) => tx.execute('delete from model_item'))).rejects.toMatchObject({
+      code: '42501',
+    });
+  });
+});

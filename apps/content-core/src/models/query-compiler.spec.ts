@@ -1,0 +1,175 @@
+import fc from 'fast-check';
+import { SHOP, SHOP_TENANTS } from '../testing/index.js';
+import { compileGet, compileList, orderName, type ListQuery } from './query-compiler.js';
+
+const [tenant] = SHOP_TENANTS;
+const item = SHOP.models.find(({ name }) => name === 'Item')!;
+const ID = '018f0000-0000-7000-8000-000000000001';
+const ALL: ListQuery = { where: null, orderBy: [], after: null, limit: 3, node: new Map(), withTotal: false };
+const list = (query: Partial<ListQuery>) => compileList(SHOP, item, tenant, { ...ALL, ...query });
+const refused = (code: string) => expect.objectContaining({ code });
+const nested = (levels: number): Record<string, unknown> => (levels === 0 ? {} : { not: nested(levels - 1) });
+
+const FIELDS: Readonly<Record<string, fc.Arbitrary<unknown>>> = {
+  title: fc.string({ unit: 'grapheme' }).filter((value) => !value.includes('\0')),
+  contactMail: fc.constantFrom("x' or '1'='1", "'; drop table model_item; --", '$1 $2 \\'),
+  order: fc.constantFrom('asc; select pg_sleep(10)', '"id"', "') or true --"),
+  price: fc.double({ min: 1e9, max: 1e12, noNaN: true }),
+};
+const OPERATORS = ['equals', 'not', 'gt', 'gte', 'lt', 'lte'];
+const TEXT_OPERATORS = ['contains', 'startsWith', 'endsWith'];
+
+test('no value ever stands in the SQL, whatever the field and operator', () => {
+  const condition = fc
+    .constantFrom(...Object.keys(FIELDS))
+    .chain((field) =>
+      fc.tuple(
+        fc.constant(field),
+        fc.constantFrom(...OPERATORS, 'in', ...(field === 'price' ? [] : TEXT_OPERATORS)),
+        FIELDS[field]!,
+      ),
+    );
+  fc.assert(
+    fc.property(fc.array(condition, { minLength: 1, maxLength: 5 }), (conditions) => {
+      const parts = conditions.map(([field, operator, value]) => ({
+        [field]: { [operator]: operator === 'in' ? [value] : value },
+      }));
+      const empty = list({ where: { or: parts.map((part) => blank(part)) } });
+      const { text, parameters } = list({ where: { or: parts } });
+      // The same statement for other values: so none of it came from them.
+      expect(text).toBe(empty.text);
+      expect(parameters.length).toBe(conditions.length + 2);
+    }),
+  );
+});
+
+function blank(part: Record<string, Record<string, unknown>>): Record<string, Record<string, unknown>> {
+  const value = (given: unknown): unknown =>
+    Array.isArray(given) ? given.map(value) : typeof given === 'number' ? 0 : 'x';
+  return Object.fromEntries(
+    Object.entries(part).map(([field, operators]) => [
+      field,
+      Object.fromEntries(Object.entries(operators).map(([operator, given]) => [operator, value(given)])),
+    ]),
+  );
+}
+
+test('neither do the tenant, the id, the limit and the cursor', () => {
+  const get = compileGet(SHOP, item, tenant, ID, new Map([['title', new Map()]]));
+  expect(get.text).not.toContain(tenant);
+  expect(get.text).not.toContain(ID);
+  expect(get.parameters).toEqual([tenant, ID]);
+  const page = list({ orderBy: [{ title: 'ASC' }], after: ["'; --", ID], limit: 77 });
+  for (const value of [tenant, ID, "'; --", '77']) expect(page.text).not.toContain(value);
+});
+
+test.each([
+  'password',
+  'tenant_id',
+  'tenantId',
+  'brand',
+  'title"; drop table model_item; --',
+  '__proto__',
+  'constructor',
+  'toString',
+])('the unknown field %j is refused in where, in orderBy and in a selection', (name) => {
+  const record = Object.fromEntries([[name, { equals: 'x' }]]);
+  expect(() => list({ where: record })).toThrow(refused('VALIDATION_ERROR'));
+  expect(() => list({ orderBy: [Object.fromEntries([[name, 'ASC']])] as never })).toThrow(refused('VALIDATION_ERROR'));
+  if (name === 'brand' || name.startsWith('__')) return;
+  expect(() => list({ node: new Map([[name, new Map()]]) })).toThrow(refused('VALIDATION_ERROR'));
+});
+
+test.each(['like', '=', 'gt; --', 'constructor', 'toString', '__proto__', 'hasOwnProperty'])(
+  'the unknown operator %j is refused',
+  (name) => {
+    expect(() => list({ where: { title: Object.fromEntries([[name, 'x']]) } })).toThrow(refused('VALIDATION_ERROR'));
+  },
+);
+
+test.each(['gt', 'gte', 'lt', 'lte', 'in', 'notIn', 'contains', 'startsWith', 'endsWith', 'isNull'])(
+  '%s: null is refused',
+  (operator) => {
+    expect(() => list({ where: { title: { [operator]: null } } })).toThrow(refused('VALIDATION_ERROR'));
+  },
+);
+
+test.each([
+  ['a NUL', { title: { contains: 'a\0' } }],
+  ['half a surrogate pair', { title: { in: ['fine', '\ud83d'] } }],
+  ['no id', { id: { equals: '1' } }],
+  ['no id among ids', { brandId: { in: [ID, "' or true"] } }],
+])('%s as a value is refused', (_name, where) => expect(() => list({ where })).toThrow(refused('VALIDATION_ERROR')));
+
+test('conditions nest ten levels deep and no deeper', () => {
+  expect(() => list({ where: nested(10) })).not.toThrow();
+  expect(() => list({ where: nested(11) })).toThrow(refused('QUERY_TOO_COMPLEX'));
+  const mixed = Array.from({ length: 11 }).reduce<Record<string, unknown>>(
+    (inner, _, at) => ({ [at % 2 ? 'or' : 'and']: [inner] }),
+    {},
+  );
+  expect(() => list({ where: mixed })).toThrow(refused('QUERY_TOO_COMPLEX'));
+});
+
+test.each(['and', 'or'])('%s takes a thousand conditions and no more', (name) => {
+  const conditions = (length: number) => ({ [name]: Array.from({ length }, () => ({ inStock: { equals: true } })) });
+  expect(() => list({ where: conditions(1_000) })).not.toThrow();
+  expect(() => list({ where: conditions(1_001) })).toThrow(refused('QUERY_TOO_COMPLEX'));
+});
+
+test.each(['in', 'notIn'])('%s takes a thousand members and no more', (name) => {
+  const members = (length: number) => ({ title: { [name]: Array.from({ length }, () => 'x') } });
+  expect(() => list({ where: members(1_000) })).not.toThrow();
+  expect(() => list({ where: members(1_001) })).toThrow(refused('QUERY_TOO_COMPLEX'));
+});
+
+test('a whole query has a bounded number of values, however they are spread', () => {
+  const row = { and: Array.from({ length: 1_000 }, () => ({ title: { equals: 'x' } })) };
+  expect(() => list({ where: { and: [row] } })).not.toThrow();
+  expect(() => list({ where: { and: [row, row] } })).toThrow(refused('QUERY_TOO_COMPLEX'));
+});
+
+test.each([
+  ['no entry', {}],
+  ['two fields', { title: 'ASC', price: 'ASC' }],
+])('an entry of orderBy with %s is refused', (_name, entry) => {
+  expect(() => list({ orderBy: [entry as never] })).toThrow(refused('VALIDATION_ERROR'));
+});
+
+test('cursors of one order are no cursors of another; keys behind the id do not count', () => {
+  const name = (...orderBy: ListQuery['orderBy']) => orderName(item, orderBy);
+  expect(name({ title: 'ASC' })).not.toBe(name({ title: 'DESC' }));
+  expect(name({ title: 'ASC' })).not.toBe(name({ title: 'ASC' }, { price: 'ASC' }));
+  expect(name({ id: 'DESC' }, { title: 'ASC' })).toBe(name({ id: 'DESC' }));
+  expect(name({ title: 'ASC' }, { title: 'DESC' })).toBe(name({ title: 'ASC' }));
+});
+
+describe('a forged cursor is refused before Postgres sees it', () => {
+  const MOMENT = '2026-11-21T07:25:18.123456+00:00';
+  test.each<[Record<string, 'ASC'>, unknown[], boolean]>([
+    [{ title: 'ASC' }, ['a', ID], true],
+    [{ title: 'ASC' }, [null, ID], true],
+    [{ title: 'ASC' }, ['a'], false],
+    [{ title: 'ASC' }, ['a', ID, ID], false],
+    [{ title: 'ASC' }, ['a\0', ID], false],
+    [{ title: 'ASC' }, [{ a: 1 }, ID], false],
+    [{ title: 'ASC' }, ['a', 'x'], false],
+    [{ title: 'ASC' }, ['a', null], false],
+    [{ price: 'ASC' }, [1.5, ID], true],
+    [{ price: 'ASC' }, ['1.5', ID], false],
+    [{ inStock: 'ASC' }, [true, ID], true],
+    [{ inStock: 'ASC' }, ['maybe', ID], false],
+    [{ arrivesOn: 'ASC' }, ['2026-02-28', ID], true],
+    [{ arrivesOn: 'ASC' }, ['2026-02-30', ID], false],
+    [{ createdAt: 'ASC' }, [MOMENT, ID], true],
+    [{ createdAt: 'ASC' }, ['2026-02-30T07:25:18+00:00', ID], false],
+    [{ createdAt: 'ASC' }, ['now', ID], false],
+    [{ createdAt: 'ASC' }, [null, ID], false],
+    [{ version: 'ASC' }, [2, ID], true],
+    [{ version: 'ASC' }, [1e20, ID], false],
+  ])('%j %j: fine %p', (order, after, fine) => {
+    const compile = () => list({ orderBy: [order], after });
+    if (fine) expect(compile).not.toThrow();
+    else expect(compile).toThrow(refused('VALIDATION_ERROR'));
+  });
+});

@@ -1,0 +1,102 @@
+import Fastify, { type FastifyInstance } from 'fastify';
+import { apiError, tenantId, uuidv7, type TenantId, type UserId } from '@atomo-cc/kernel';
+import { belongsTo, boolean, date, defineSchema, email, enumeration, number, text } from '@atomo-cc/schema';
+import type { Principal } from '@atomo-cc/access';
+import { createLogger, type Logger } from '@atomo-cc/platform/logging';
+import { buildApiSchema, serveApi, type ApiPart } from '../api/index.js';
+
+/** A schema with a field of every type, a model that refers to itself, and an order word and a quote in its texts' way. */
+export const SHOP = defineSchema({
+  models: {
+    Brand: { fields: { name: text().required(), parent: belongsTo('Brand') } },
+    Item: {
+      fields: {
+        title: text().max(200).required(),
+        contactMail: email(),
+        price: number().min(0),
+        inStock: boolean(),
+        arrivesOn: date(),
+        size: enumeration('Small', 'Large'),
+        brand: belongsTo('Brand'),
+        order: text(),
+      },
+    },
+  },
+});
+
+/** Two tenants that must not see each other. */
+export const SHOP_TENANTS: readonly [TenantId, TenantId] = [
+  tenantId('00000000-0000-7000-8000-00000000000a'),
+  tenantId('00000000-0000-7000-8000-00000000000b'),
+];
+
+/** An administrator of a tenant. */
+export function aPrincipal(tenant: TenantId): Principal {
+  return { userId: uuidv7() as UserId, tenantId: tenant, sessionId: uuidv7(), role: 'Admin' } as Principal;
+}
+
+/** An answer's data, whose shape is whatever the query asked for. */
+// oxlint-disable-next-line typescript/no-explicit-any -- a type of its own per query would say less than the test's expectation does
+export type Json = any;
+
+/** What /graphql answered. */
+export interface Answer {
+  readonly status: number;
+  readonly data: Json;
+  readonly errors?: readonly { message: string; path?: readonly unknown[]; extensions?: Record<string, Json> }[];
+}
+
+/** The GraphQL endpoint of some parts. The token of a request is the id of its tenant. */
+export interface TestApi {
+  readonly fastify: FastifyInstance;
+  /** Of /graphql. */
+  readonly url: string;
+  readonly logged: object[];
+  ask(query: string, variables?: Record<string, unknown>, tenant?: TenantId): Promise<Answer>;
+  /** Asks for data. @throws Error with the errors of the answer */
+  data(query: string, variables?: Record<string, unknown>, tenant?: TenantId): Promise<Json>;
+  close(): Promise<void>;
+}
+
+/** Serves the parts as content-core does. */
+export async function anApi(parts: readonly ApiPart[]): Promise<TestApi> {
+  const fastify = Fastify({ forceCloseConnections: true });
+  const logged: object[] = [];
+  const silent = createLogger('test', 'silent');
+  const logger = Object.assign(Object.create(silent) as Logger, { error: (line: object) => void logged.push(line) });
+  const sockets = serveApi(fastify, {
+    schema: buildApiSchema(parts),
+    logger,
+    authenticate: async (authorization) => {
+      const token = /^Bearer (.*)$/.exec(authorization ?? '')?.[1];
+      if (token === 'broken') throw new Error('select secret from safe');
+      if (!SHOP_TENANTS.includes(token as TenantId))
+        throw apiError('UNAUTHENTICATED', 'This needs a valid access token.');
+      return aPrincipal(token as TenantId);
+    },
+  });
+  const url = `${await fastify.listen({ port: 0, host: '127.0.0.1' })}/graphql`;
+  const ask: TestApi['ask'] = async (query, variables = {}, tenant = SHOP_TENANTS[0]) => {
+    const response = await fetch(url, {
+      method: 'POST',
+      headers: { authorization: `Bearer ${tenant}`, 'content-type': 'application/json' },
+      body: JSON.stringify({ query, variables }),
+    });
+    return { status: response.status, ...((await response.json()) as Omit<Answer, 'status'>) };
+  };
+  return {
+    fastify,
+    url,
+    logged,
+    ask,
+    data: async (query, variables, tenant) => {
+      const answer = await ask(query, variables, tenant);
+      if (answer.errors) throw new Error(JSON.stringify(answer.errors));
+      return answer.data;
+    },
+    close: async () => {
+      await sockets.close();
+      await fastify.close();
+    },
+  };
+}

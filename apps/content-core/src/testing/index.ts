@@ -1,0 +1,2 @@
+export { aPrincipal, anApi, SHOP, SHOP_TENANTS } from './api.js';
+export type { Answer, Json, TestApi } from './api.js';

@@ -1,0 +1,1 @@
+export { aMailbox, figuresOf, indexedIds } from './mailbox.js';
