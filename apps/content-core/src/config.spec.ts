@@ -6,7 +6,7 @@ const NEEDED = {
   MEMORY_URI: 's3://bucket/memory',
 };
 const SECRETS = {
-  AUTH_SECRET: 'a long secret of our own',
+  AUTH_SECRET: 'a long secret of our own, made for nothing else',
   ADMIN_EMAIL: 'ada@example.com',
   ADMIN_PASSWORD: 'a long passphrase',
 };
@@ -46,6 +46,7 @@ test.each<[string, Record<string, string | undefined>]>([
   ['ATOMO_MODE', { ATOMO_MODE: 'development' }],
   ['LOG_LEVEL', { LOG_LEVEL: 'loud' }],
   ['AUTH_SECRET', { AUTH_SECRET: undefined }],
+  ['AUTH_SECRET', { AUTH_SECRET: 'too short for HS256' }],
   ['ADMIN_EMAIL', { ADMIN_EMAIL: '' }],
   ['ADMIN_PASSWORD', { ADMIN_PASSWORD: undefined }],
   ['AUTH_SECRET', { AUTH_SECRET: 'development secret, never used outside npm start' }],

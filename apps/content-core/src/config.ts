@@ -7,6 +7,10 @@ import {
   serviceVariables,
   str,
 } from '@atomo-cc/platform/config';
+import { CodedError } from '@atomo-cc/kernel';
+
+/** A shorter secret can be guessed from one token: HS256 wants as many bits as its hash has (RFC 7518 §3.2). */
+const MIN_AUTH_SECRET = 32;
 
 const variables = {
   ...serviceVariables,
@@ -38,10 +42,17 @@ export function contentCoreConfig(environment?: Readonly<Record<string, string |
   const config = loadConfig(variables, environment);
   const secret = (name: 'AUTH_SECRET' | 'ADMIN_EMAIL' | 'ADMIN_PASSWORD', development: string) =>
     requireSecret(config.ATOMO_MODE, name, config[name], development, variables[name].example ?? '');
+  const authSecret = secret('AUTH_SECRET', 'development secret, never used outside npm start');
+  if (authSecret.length < MIN_AUTH_SECRET) {
+    throw new CodedError(
+      'CONFIG_INVALID',
+      `AUTH_SECRET has ${authSecret.length} characters; at least ${MIN_AUTH_SECRET} are needed. Example: AUTH_SECRET=${variables.AUTH_SECRET.example}`,
+    );
+  }
   return {
     ...config,
     MEMORY_URI: requireReachableMemory(config),
-    AUTH_SECRET: secret('AUTH_SECRET', 'development secret, never used outside npm start'),
+    AUTH_SECRET: authSecret,
     ADMIN_EMAIL: secret('ADMIN_EMAIL', 'admin@atomo.local'),
     ADMIN_PASSWORD: secret('ADMIN_PASSWORD', 'atomo-dev'),
   };

@@ -1,5 +1,4 @@
 import multipart from '@fastify/multipart';
-import type { FastifyInstance } from 'fastify';
 import { accessEntities, Sessions } from '@atomo-cc/access';
 import { localHashEmbedder, SemanticStore } from '@atomo-cc/memory';
 import { BlobStore } from '@atomo-cc/platform/blobs';
@@ -60,8 +59,8 @@ await runService(async () => {
     ],
     configure: async (app) => {
       // One file a request, of any size: it is streamed into storage, never held.
-      await app.register(multipart as never, { limits: { fileSize: Infinity, files: 1, fields: 8 } });
-      const fastify = app.getHttpAdapter().getInstance() as unknown as FastifyInstance;
+      await app.register(multipart, { limits: { fileSize: Infinity, files: 1, fields: 8 } });
+      const fastify = app.getHttpAdapter().getInstance();
       const sessions = app.get(Sessions, { strict: false });
       sockets = serveApi(fastify, {
         schema: apiSchema,

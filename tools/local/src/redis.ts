@@ -73,7 +73,7 @@ export async function checkRedis(redisUrl: string, say: (line: string) => void):
     }
     // CONFIG is often forbidden on managed servers; only a known wrong value is worth a word.
     const policy = await redis.config('GET', 'maxmemory-policy').then(
-      (pair) => (pair as string[])[1],
+      (pair) => pair[1],
       () => undefined,
     );
     if (policy && policy !== 'noeviction') {

@@ -34,7 +34,7 @@ await runCommand(async () => {
   const config = readConfig();
   const service = serviceFolder(config, flags.values.service);
   const startedAt = performance.now();
-  const say = (line: string) => console.log(`${styleText('dim', `${elapsed(startedAt).padStart(6)}`)}  ${line}`);
+  const say = (line: string) => console.log(`${styleText('dim', elapsed(startedAt).padStart(6))}  ${line}`);
 
   let home = openHome(config.home);
   const roster = await openRoster(home.socket);
@@ -181,6 +181,8 @@ function planOf(
     redis: (port) => provideRedis({ home, redisUrl, environment, port, say }),
     environment: (postgresUrl, ownRedisUrl) => ({
       AUTOSCALER_PROVIDER: 'local',
+      // glibc keeps an arena per thread, and LanceDB has many: without this a long import takes half as much memory again.
+      MALLOC_ARENA_MAX: '2',
       ...environment,
       ATOMO_MODE: 'embedded',
       ATOMO_HOME: home.folder,

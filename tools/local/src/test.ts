@@ -72,7 +72,7 @@ async function checked(config: LocalConfig, signal: AbortSignal): Promise<boolea
   const npm = config.npm;
   const [program, ...before] = npm && /\.[cm]?js$/.test(npm) ? [process.execPath, npm] : ['npm'];
   console.log('npm run check');
-  const ended = await run(program!, [...before, 'run', '--silent', 'check'], config, config.environment, signal);
+  const ended = await run(program, [...before, 'run', '--silent', 'check'], config, config.environment, signal);
   if (ended === 'exit code 0') return true;
   console.error(`npm run check failed (${ended}); the tests run nevertheless.`);
   return false;

@@ -15,7 +15,7 @@ function selected(source: string, variables: Record<string, unknown> = {}): obje
     return null;
   };
   const document = parse(source);
-  execute({ schema, document, variableValues: variables });
+  void execute({ schema, document, variableValues: variables });
   const compiled = compileQuery(schema, document);
   if (!isCompiledQuery(compiled)) throw new Error(JSON.stringify(compiled));
   void compiled.query(undefined, {}, variables);

@@ -21,7 +21,7 @@ export type SelectionInfo = Pick<GraphQLResolveInfo, 'fieldNodes' | 'fragments' 
  */
 export function selectionOf(info: SelectionInfo): Selection {
   const selection = new Map<string, Map<string, never>>();
-  for (const node of info.fieldNodes) collect(node.selectionSet, info, selection as Collected);
+  for (const node of info.fieldNodes) collect(node.selectionSet, info, selection);
   return selection;
 }
 

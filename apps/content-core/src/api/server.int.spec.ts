@@ -16,7 +16,7 @@ import { createClient, type Client } from 'graphql-ws';
 import { WebSocket } from 'ws';
 import { apiError, CodedError } from '@atomo-cc/kernel';
 import { eventually } from '@atomo-cc/testing';
-import { anApi, SHOP_TENANTS, type Json, type TestApi } from '../testing/index.js';
+import { anApi, revoked, SHOP_TENANTS, type Json, type TestApi } from '../testing/index.js';
 import type { ApiContext } from './part.js';
 import { DateScalar, DateTimeScalar } from './scalars.js';
 
@@ -445,6 +445,22 @@ describe('subscriptions', () => {
     await expect(refused).rejects.toMatchObject({ code: 4403 });
     expect(followers).toBe(0);
     await isWell();
+  });
+
+  test('whose token is revoked while the socket is open begin nothing new', async () => {
+    const socket = client({ authorization: `Bearer ${OURS}` });
+    // A subscription that goes on keeps the socket open.
+    const ticks = socket.iterate({ query: 'subscription { ticks }' });
+    await ticks.next();
+    revoked.add(OURS);
+    try {
+      await expect(socket.iterate({ query: '{ hello }' }).next()).rejects.toMatchObject([
+        { extensions: { code: 'UNAUTHENTICATED' } },
+      ]);
+    } finally {
+      revoked.clear();
+      await ticks.return?.();
+    }
   });
 
   test('asked for before the socket has said who it is are cut', async () => {

@@ -74,13 +74,13 @@ export function serveApi(fastify: FastifyInstance, options: ApiServerOptions): {
     schema: options.schema,
     parse: (source) => documents.parse(typeof source === 'string' ? source : source.body),
     validate: (_schema, document) => documents.validate(document),
-    execute: ((args: ExecutionArgs) => documents.execute(args)) as never,
+    execute: (args: ExecutionArgs) => documents.execute(args),
     context: (request) => request.raw.apiContext as unknown as Record<string, unknown>,
     onOperation: (request, _args, result) =>
       'errors' in result && result.errors
         ? { ...result, errors: result.errors.map((error) => formatError(error, request.raw.id)) }
         : undefined,
-    formatError: (error) => formatError(error as Error),
+    formatError: (error) => formatError(error),
   });
 
   const answer = async (request: FastifyRequest, reply: FastifyReply) => {
@@ -129,11 +129,12 @@ function graphiql(): string {
     subscriptionsProtocol: 'WS',
     shouldPersistHeaders: true,
     headers: '{ "authorization": "Bearer PASTE-ACCESS-TOKEN" }',
-    defaultQuery: `# Every request needs an access token in the tab "Headers" below. Get one with:
-#   curl -s localhost:3000/auth/login -H 'content-type: application/json' \\
-#     -d '{"email":"admin@atomo.local","password":"atomo-dev"}'
+    defaultQuery: `# Every request needs an access token in the tab "Headers" below.
+# POST /auth/login with {"email": …, "password": …} answers one; \`npm start\` prints the login.
 {
-  contacts(first: 10) { totalCount nodes { id name company { name } } }
+  memorySearch(input: { query: "what was decided", limit: 5 }) {
+    hits { snippet record { subject sentAt } people { name role } }
+  }
 }
 `,
   });
@@ -162,8 +163,10 @@ function serveSockets(
         }
       },
       context: (context): ApiContext => ({ principal: context.extra.principal!, requestId: uuidv7() }),
-      onSubscribe: (_context, _id, payload) => {
+      onSubscribe: async (context, _id, payload) => {
         try {
+          // A socket lives longer than a token: who has logged out meanwhile begins nothing new.
+          context.extra.principal = await options.authenticate(authorizationOf(context.connectionParams));
           const document = documents.parse(payload.query);
           const errors = documents.validate(document);
           if (errors.length > 0) return errors;
@@ -295,7 +298,7 @@ type FormatError = (error: Error, requestId?: string) => GraphQLError;
 function errorFormatter(logger: Logger): FormatError {
   return (error, requestId) => {
     const cause = (error as GraphQLError).originalError ?? error;
-    const place = placeOf(error as Partial<GraphQLError>);
+    const place = placeOf(error);
     // The codes of other parts are for operators: a store that is away is nothing the caller can correct.
     if (isCodedError(cause) && Object.hasOwn(API_ERRORS, cause.code)) {
       return new GraphQLError(cause.message, { ...place, extensions: { ...cause.details, code: cause.code } });

@@ -58,6 +58,9 @@ export interface TestApi {
   close(): Promise<void>;
 }
 
+/** Tokens that are no longer good. */
+export const revoked = new Set<string>();
+
 /** Serves the parts as content-core does. */
 export async function anApi(parts: readonly ApiPart[]): Promise<TestApi> {
   const fastify = Fastify({ forceCloseConnections: true });
@@ -70,7 +73,7 @@ export async function anApi(parts: readonly ApiPart[]): Promise<TestApi> {
     authenticate: async (authorization) => {
       const token = /^Bearer (.*)$/.exec(authorization ?? '')?.[1];
       if (token === 'broken') throw new Error('select secret from safe');
-      if (!SHOP_TENANTS.includes(token as TenantId))
+      if (revoked.has(token ?? '') || !SHOP_TENANTS.includes(token as TenantId))
         throw apiError('UNAUTHENTICATED', 'This needs a valid access token.');
       return aPrincipal(token as TenantId);
     },

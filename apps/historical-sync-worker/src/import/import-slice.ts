@@ -12,7 +12,7 @@ import {
   type SyncJob,
   type SyncJobClaim,
 } from '@atomo-cc/sync-jobs';
-import { openMailArchive, parseMail, type MboxEntry } from '../connectors/mbox/index.js';
+import { openMailArchive, parseMail, type MailArchive, type MboxEntry } from '../connectors/mbox/index.js';
 
 /** Messages per transaction, embedding call and LanceDB commit: a second's work at most, and what a crash repeats at most. */
 const CHUNK = 100;
@@ -64,15 +64,15 @@ export async function runImportSlice(
   let indexing: Promise<unknown> = Promise.resolve();
   try {
     const archive = await openMailArchive(context.blobs.read(tenant, job.importId), { from });
-    for await (const entries of inChunks(archive.entries)) {
-      const started = performance.now();
-      const chunk = await readChunk(entries);
-      await storeChunk(context.database, job, claim, chunk, archive.consumedBytes());
+    let started = performance.now();
+    for await (const chunk of oneAhead(readChunks(archive))) {
+      await storeChunk(context.database, job, claim, chunk);
       await indexing;
       indexing = indexPending(target);
       // The rejection is met at the next await; without this the process would end on it before.
       indexing.catch(() => undefined);
-      context.onChunk(claim, entries.length, (performance.now() - started) / 1000);
+      context.onChunk(claim, chunk.messages.length + chunk.faults.length, (performance.now() - started) / 1000);
+      started = performance.now();
       if (signal.aborted || Date.now() > deadline) {
         await indexing;
         const isOurs = await context.database.transaction(tenant, (tx) => continueSyncJob(tx, claim));
@@ -122,27 +122,44 @@ async function* inChunks(entries: AsyncIterable<MboxEntry>): AsyncGenerator<Mbox
 interface Chunk {
   readonly messages: SourceMessage[];
   readonly faults: Quarantined[];
+  /** Where the next chunk starts in the uncompressed archive. */
   readonly end: number;
+  /** Stored bytes of the archive that were taken when the chunk had been read. */
+  readonly bytesProcessed: number;
 }
 
-async function readChunk(entries: readonly MboxEntry[]): Promise<Chunk> {
-  const messages: SourceMessage[] = [];
-  const faults: Quarantined[] = [];
-  for (const entry of entries) {
-    const read = 'fault' in entry ? entry.fault : await parseMail(entry.raw, entry.envelope);
-    if ('code' in read) faults.push({ offset: entry.offset, code: read.code, reason: read.reason });
-    else messages.push(read);
+async function* readChunks(archive: MailArchive): AsyncGenerator<Chunk, void, undefined> {
+  for await (const entries of inChunks(archive.entries)) {
+    const messages: SourceMessage[] = [];
+    const faults: Quarantined[] = [];
+    for (const entry of entries) {
+      const read = 'fault' in entry ? entry.fault : await parseMail(entry.raw, entry.envelope);
+      if ('code' in read) faults.push({ offset: entry.offset, code: read.code, reason: read.reason });
+      else messages.push(read);
+    }
+    yield { messages, faults, end: entries.at(-1)!.end, bytesProcessed: archive.consumedBytes() };
   }
-  return { messages, faults, end: entries.at(-1)!.end };
 }
 
-async function storeChunk(
-  database: AppDatabase,
-  job: SyncJob,
-  claim: SyncJobClaim,
-  chunk: Chunk,
-  bytesProcessed: number,
-): Promise<void> {
+/** Asks for the next item while the one before is worked on: parsing needs the processor, storing mostly waits for Postgres. */
+async function* oneAhead<Item>(source: AsyncGenerator<Item, void, undefined>): AsyncGenerator<Item, void, undefined> {
+  let next = source.next();
+  try {
+    for (;;) {
+      const item = await next;
+      if (item.done) return;
+      next = source.next();
+      // A failure is met when it is that item's turn; until then it must not end the process.
+      next.catch(() => undefined);
+      yield item.value;
+    }
+  } finally {
+    await next.catch(() => undefined);
+    await source.return();
+  }
+}
+
+async function storeChunk(database: AppDatabase, job: SyncJob, claim: SyncJobClaim, chunk: Chunk): Promise<void> {
   await database.transaction(claim.tenant, async (tx) => {
     await quarantine(tx, claim, job.importId, chunk.faults);
     const ingested = await ingestMessages(tx, {
@@ -152,7 +169,8 @@ async function storeChunk(
       messages: chunk.messages,
     });
     const counts: ChunkCounts = { ...ingested, recordsQuarantined: chunk.faults.length };
-    const isOurs = await commitChunk(tx, claim, { checkpoint: { offset: chunk.end }, bytesProcessed, counts });
+    const { end, bytesProcessed } = chunk;
+    const isOurs = await commitChunk(tx, claim, { checkpoint: { offset: end }, bytesProcessed, counts });
     if (!isOurs) throw new ClaimLost();
   });
 }
