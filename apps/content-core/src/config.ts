@@ -1,4 +1,5 @@
 import {
+  blobVariables,
   loadConfig,
   memoryVariables,
   requireReachableMemory,
@@ -15,6 +16,7 @@ const MIN_AUTH_SECRET = 32;
 const variables = {
   ...serviceVariables,
   ...memoryVariables,
+  ...blobVariables,
   CONTENT_CORE_PORT: servicePort({ default: 3000, desc: 'The port of content-core: GraphQL, REST and login.' }),
   ATOMO_SERVICE: str({
     default: 'services/crm',

@@ -1,7 +1,7 @@
 import multipart from '@fastify/multipart';
 import { accessEntities, Sessions } from '@atomo-cc/access';
 import { localHashEmbedder, SemanticStore } from '@atomo-cc/memory';
-import { BlobStore } from '@atomo-cc/platform/blobs';
+import { openBlobStore } from '@atomo-cc/platform/blobs';
 import { Health } from '@atomo-cc/platform/health';
 import { LOGGER, runService } from '@atomo-cc/platform/lifecycle';
 import { createLogger } from '@atomo-cc/platform/logging';
@@ -30,12 +30,13 @@ await runService(async () => {
   const pool = { url: config.DATABASE_URL, service: NAME, entities: accessEntities };
   const database = await openAppDatabase(pool);
   const system = await openSystemDatabase({ ...pool, poolSize: 4 });
+  const blobs = await openBlobStore(config.BLOBS_URL, database);
   const redis = openRedis(config.REDIS_URL, 'command', reportRedis);
   const subscriber = openRedis(config.REDIS_URL, 'blocking', reportRedis);
   const queues = new JobQueues(redis);
   const relay = new OutboxRelay(system, queues, (error) => logger.warn({ err: error }, 'the outbox waits'));
   const store = new SemanticStore({ uri: config.MEMORY_URI });
-  const imports = new Imports(database, new BlobStore(database), relay, redis);
+  const imports = new Imports(database, blobs, relay, redis);
   const apiSchema = buildApiSchema([
     modelsApi(schema, database),
     eventsApi(database),
@@ -70,6 +71,7 @@ await runService(async () => {
       const health = app.get(Health);
       health.add('postgres', () => database.ping());
       health.add('redis', () => redis.ping());
+      if (config.BLOBS_URL) health.add('blobs', () => blobs.ping());
       relay.start();
     },
     close: async () => {
@@ -78,6 +80,7 @@ await runService(async () => {
       await queues.close();
       redis.disconnect();
       subscriber.disconnect();
+      blobs.close();
       await Promise.all([database.close(), system.close()]);
     },
   };

@@ -1,7 +1,7 @@
 import { accessMigrations } from '@atomo-cc/access';
 import { eventStoreMigrations } from '@atomo-cc/event-store';
 import { memoryMigrations } from '@atomo-cc/memory';
-import { Blobs1700000003000 } from '@atomo-cc/platform/blobs';
+import { blobMigrations } from '@atomo-cc/platform/blobs';
 import { Leases1700000001000, type Migration } from '@atomo-cc/platform/postgres';
 import { Outbox1700000002000 } from '@atomo-cc/platform/queues';
 import { syncJobMigrations } from '@atomo-cc/sync-jobs';
@@ -10,7 +10,7 @@ import { syncJobMigrations } from '@atomo-cc/sync-jobs';
 export const contentCoreMigrations: readonly Migration[] = [
   Leases1700000001000,
   Outbox1700000002000,
-  Blobs1700000003000,
+  ...blobMigrations,
   ...memoryMigrations,
   ...accessMigrations,
   ...syncJobMigrations,

@@ -1,4 +1,5 @@
 import {
+  blobVariables,
   loadConfig,
   memoryVariables,
   requireReachableMemory,
@@ -10,6 +11,7 @@ import {
 const variables = {
   ...serviceVariables,
   ...memoryVariables,
+  ...blobVariables,
   WORKER_PORT: servicePort({ default: 3300, desc: "The port of a worker's health and metrics." }),
   FLY_MACHINE_ID: str({ default: '', desc: 'Set by Fly: the id of the machine the worker runs on.' }),
 };

@@ -1,5 +1,5 @@
 import { migrate, openAppDatabase, openSystemDatabase } from '@atomo-cc/platform/postgres';
-import { BlobStore } from '@atomo-cc/platform/blobs';
+import { openBlobStore } from '@atomo-cc/platform/blobs';
 import { runService } from '@atomo-cc/platform/lifecycle';
 import { createLogger } from '@atomo-cc/platform/logging';
 import { JobQueues, OutboxRelay } from '@atomo-cc/platform/queues';
@@ -21,13 +21,14 @@ await runService(async () => {
   const reportRedis = (error: Error) => logger.warn({ err: error }, 'Redis does not answer');
   const database = await openAppDatabase({ url: config.DATABASE_URL, service: NAME });
   const system = await openSystemDatabase({ url: config.DATABASE_URL, service: NAME, poolSize: 2 });
+  const blobs = await openBlobStore(config.BLOBS_URL, database);
   const redis = openRedis(config.REDIS_URL, 'command', reportRedis);
   const blocking = openRedis(config.REDIS_URL, 'blocking', reportRedis);
   const queues = new JobQueues(redis);
   const relay = new OutboxRelay(system, queues, (error) => logger.warn({ err: error }, 'the outbox waits'));
   relay.start();
   const index = { store: new SemanticStore({ uri: config.MEMORY_URI }), embedder: localHashEmbedder };
-  const resources = new ImportResources({ database, blobs: new BlobStore(database), index }, relay, redis);
+  const resources = new ImportResources({ database, blobs, index }, relay, redis);
   let beat: WorkerBeat | undefined;
 
   return {
@@ -39,6 +40,7 @@ await runService(async () => {
       const health = app.get(Health);
       health.add('postgres', () => database.ping());
       health.add('redis', () => redis.ping());
+      if (config.BLOBS_URL) health.add('blobs', () => blobs.ping());
     },
     listening: (url, app) => {
       const processor = app.get(HistoricalSyncProcessor);
@@ -57,6 +59,7 @@ await runService(async () => {
       await queues.close();
       redis.disconnect();
       blocking.disconnect();
+      blobs.close();
       await Promise.all([database.close(), system.close()]);
     },
   };

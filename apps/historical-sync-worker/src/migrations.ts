@@ -1,5 +1,5 @@
 import { memoryMigrations } from '@atomo-cc/memory';
-import { Blobs1700000003000 } from '@atomo-cc/platform/blobs';
+import { blobMigrations } from '@atomo-cc/platform/blobs';
 import { Leases1700000001000, type Migration } from '@atomo-cc/platform/postgres';
 import { Outbox1700000002000 } from '@atomo-cc/platform/queues';
 import { syncJobMigrations } from '@atomo-cc/sync-jobs';
@@ -8,7 +8,7 @@ import { syncJobMigrations } from '@atomo-cc/sync-jobs';
 export const workerMigrations: readonly Migration[] = [
   Leases1700000001000,
   Outbox1700000002000,
-  Blobs1700000003000,
+  ...blobMigrations,
   ...syncJobMigrations,
   ...memoryMigrations,
 ];

@@ -31,7 +31,7 @@ async function appendTo(stream: string, expected: ExpectedVersion, events = [eve
   let result: Awaited<ReturnType<typeof append>> | undefined;
   await database.app
     .transaction(tenant, async (tx) => {
-      result = await append(tx, tenant, [{ stream, expected, events }], METADATA);
+      result = await append(tx, tenant, [{ stream, expected, events, metadata: METADATA }]);
       if (!result.ok) throw new Error('conflict');
     })
     .catch((error: unknown) => {
@@ -137,15 +137,10 @@ describe('one append', () => {
     await appendTo(two, 'none');
     const both = (expected: ExpectedVersion) =>
       database.app.transaction(A, async (tx) => {
-        const result = await append(
-          tx,
-          A,
-          [
-            { stream: one, expected: 'any', events: [event('one')] },
-            { stream: two, expected, events: [event('two')] },
-          ],
-          METADATA,
-        );
+        const result = await append(tx, A, [
+          { stream: one, expected: 'any', events: [event('one')], metadata: METADATA },
+          { stream: two, expected, events: [event('two')], metadata: METADATA },
+        ]);
         if (!result.ok) throw Object.assign(new Error('conflict'), { result });
         return result;
       });
@@ -159,7 +154,7 @@ describe('one append', () => {
     const stream = newStream();
     await expect(
       database.app.transaction(A, async (tx) => {
-        await append(tx, A, [{ stream, expected: 'none', events: [event(1)] }], METADATA);
+        await append(tx, A, [{ stream, expected: 'none', events: [event(1)], metadata: METADATA }]);
         throw new Error('changed my mind');
       }),
     ).rejects.toThrow('changed my mind');
@@ -191,8 +186,7 @@ describe('one append', () => {
         append(
           tx,
           A,
-          streams.map((stream) => ({ stream, expected: 'any' as const, events: [event(0)] })),
-          METADATA,
+          streams.map((stream) => ({ stream, expected: 'any' as const, events: [event(0)], metadata: METADATA })),
         ),
       );
     const rounds = Array.from({ length: 40 }, (_, n) => appendBoth(n % 2 ? [one, two] : [two, one]));
@@ -236,7 +230,7 @@ describe('the log is append-only by privilege', () => {
   it('the system role reads, but does not append', async () => {
     await expect(
       database.system.transaction((tx) =>
-        append(tx, A, [{ stream: newStream(), expected: 'any', events: [event(0)] }], METADATA),
+        append(tx, A, [{ stream: newStream(), expected: 'any', events: [event(0)], metadata: METADATA }]),
       ),
     ).rejects.toEqual(PRIVILEGE);
   });
@@ -274,7 +268,7 @@ describe('tenants', () => {
   it('appending for another tenant is refused', async () => {
     await expect(
       database.app.transaction(B, (tx) =>
-        append(tx, A, [{ stream: newStream(), expected: 'any', events: [event(0)] }], METADATA),
+        append(tx, A, [{ stream: newStream(), expected: 'any', events: [event(0)], metadata: METADATA }]),
       ),
     ).rejects.toEqual(PRIVILEGE);
   });
@@ -314,7 +308,7 @@ describe('the fence', () => {
     let isKept = true;
     const transaction = database.app
       .transaction(A, async (tx) => {
-        const result = await append(tx, A, [{ stream, expected: 'any', events: [event(0)] }], METADATA);
+        const result = await append(tx, A, [{ stream, expected: 'any', events: [event(0)], metadata: METADATA }]);
         position = result.ok ? result.events[0]!.position : 0n;
         appended.give();
         await ended.promise;
@@ -394,7 +388,7 @@ describe('the fence', () => {
     try {
       const [isOpen, isOver] = [aSignal(), aSignal()];
       const bystander = other.app.transaction(A, async (tx) => {
-        await append(tx, A, [{ stream: newStream(), expected: 'any', events: [event(0)] }], METADATA);
+        await append(tx, A, [{ stream: newStream(), expected: 'any', events: [event(0)], metadata: METADATA }]);
         isOpen.give();
         await isOver.promise;
       });

@@ -56,8 +56,7 @@ async function write(random: () => number): Promise<void> {
         await append(
           tx,
           TENANT,
-          [...streams].map((stream) => ({ stream, expected: 'any' as const, events })),
-          METADATA,
+          [...streams].map((stream) => ({ stream, expected: 'any' as const, events, metadata: METADATA })),
         );
         await tx.query('select pg_sleep($1)', [after]);
         if (fate < 0.2) throw new Error('rolled back');
@@ -72,12 +71,14 @@ async function write(random: () => number): Promise<void> {
 async function beKilled(): Promise<void> {
   const dying = victims.transaction(TENANT, async (tx) => {
     const [self] = await tx.query<{ pid: number }>('select pg_backend_pid() as pid');
-    await append(
-      tx,
-      TENANT,
-      [{ stream: 'Thing-victim', expected: 'any', events: [{ type: 'Thing.lost', schemaVersion: 1, data: {} }] }],
-      METADATA,
-    );
+    await append(tx, TENANT, [
+      {
+        stream: 'Thing-victim',
+        expected: 'any',
+        events: [{ type: 'Thing.lost', schemaVersion: 1, data: {} }],
+        metadata: METADATA,
+      },
+    ]);
     await database.asOwner('select pg_terminate_backend($1)', [self!.pid]);
     await tx.query('select pg_sleep(60)');
   });

@@ -1,12 +1,7 @@
 import type { Tx } from '@atomo-cc/platform/postgres';
 
 /** The advisory lock that every appender holds, shared, from before it draws a position until its commit: "elog" in ASCII. */
-const FENCE_LOCK = 0x656c6f67;
-
-/** Takes the fence. An append calls it before it draws its first position; the end of the transaction releases it. */
-export async function holdFence(tx: Tx): Promise<void> {
-  await tx.query('select pg_advisory_xact_lock_shared($1)', [FENCE_LOCK]);
-}
+export const FENCE_LOCK = 0x656c6f67;
 
 /**
  * The settled mark: every event at or below it is committed and visible, or will never exist.

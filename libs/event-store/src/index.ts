@@ -1,6 +1,10 @@
-export { append } from './append.js';
+export { append, chainHash } from './append.js';
 export type { AppendResult, ExpectedVersion, StreamAppend } from './append.js';
 export { Fence } from './fence.js';
+export { GROUP_COMMIT_ERRORS, GroupCommit } from './group-commit.js';
+export type { GroupCommitOptions } from './group-commit.js';
+export { fingerprintOf, findAnswers, isAnswerTaken, keepAnswers, MAX_IDEMPOTENCY_KEY } from './idempotency.js';
+export type { KeptAnswer } from './idempotency.js';
 export { readEvents } from './read.js';
 export type { EventFilter } from './read.js';
 export { eventStoreMigrations } from './schema.js';

@@ -42,5 +42,52 @@ class EventLog1700000400000 implements MigrationInterface {
   }
 }
 
+/**
+ * The chain of each stream (see chainHash): the link of every event, and the last one on the stream's row. Streams that are
+ * older than the chain start it with their next event; the events before it have no link.
+ */
+class EventChain1700000401000 implements MigrationInterface {
+  name = 'EventChain1700000401000';
+
+  async up(runner: QueryRunner): Promise<void> {
+    await runAll(runner, [
+      `alter table event_log add column hash bytea`,
+      `alter table event_streams add column hash bytea not null default ''`,
+    ]);
+  }
+
+  async down(runner: QueryRunner): Promise<void> {
+    await runAll(runner, ['alter table event_streams drop column hash', 'alter table event_log drop column hash']);
+  }
+}
+
+/** The answers of commands that came with an idempotency key. */
+class CommandAnswers1700000402000 implements MigrationInterface {
+  name = 'CommandAnswers1700000402000';
+
+  async up(runner: QueryRunner): Promise<void> {
+    await runAll(runner, [
+      `create table command_answers (
+         tenant_id uuid not null,
+         key text not null,
+         fingerprint text not null,
+         record_id uuid not null,
+         version int not null,
+         created_at timestamptz not null default clock_timestamp(),
+         primary key (tenant_id, key)
+       )`,
+      ...tenantTable('command_answers', { app: 'select, insert', system: 'select, delete' }),
+    ]);
+  }
+
+  async down(runner: QueryRunner): Promise<void> {
+    await runner.query('drop table command_answers');
+  }
+}
+
 /** The migrations of the tables this lib owns. */
-export const eventStoreMigrations: readonly Migration[] = [EventLog1700000400000];
+export const eventStoreMigrations: readonly Migration[] = [
+  EventLog1700000400000,
+  EventChain1700000401000,
+  CommandAnswers1700000402000,
+];

@@ -31,12 +31,9 @@ afterAll(async () => {
 
 const happen = (tenant: TenantId, stream: string, type: string, data: object) =>
   database.app.transaction(tenant, (tx) =>
-    append(
-      tx,
-      tenant,
-      [{ stream, expected: 'any', events: [{ type, schemaVersion: 1, data: { ...data } }] }],
-      METADATA,
-    ),
+    append(tx, tenant, [
+      { stream, expected: 'any', events: [{ type, schemaVersion: 1, data: { ...data } }], metadata: METADATA },
+    ]),
   );
 const list = async (variables: object = {}, tenant = OURS) => (await api.data(LIST, { ...variables }, tenant)).events;
 const numbers = (page: { nodes: { data: { n?: number; theirs?: number } }[] }) =>
@@ -113,12 +110,14 @@ test('what is not settled yet is not listed, nor is what comes behind it, until 
   let appended = () => {};
   const isAppended = new Promise<void>((resolve) => (appended = resolve));
   const slow = database.app.transaction(OURS, async (tx) => {
-    await append(
-      tx,
-      OURS,
-      [{ stream: 'Item-slow', expected: 'any', events: [{ type: 'Item.slow', schemaVersion: 1, data: { n: 8 } }] }],
-      METADATA,
-    );
+    await append(tx, OURS, [
+      {
+        stream: 'Item-slow',
+        expected: 'any',
+        events: [{ type: 'Item.slow', schemaVersion: 1, data: { n: 8 } }],
+        metadata: METADATA,
+      },
+    ]);
     appended();
     await held;
   });

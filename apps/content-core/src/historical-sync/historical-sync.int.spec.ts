@@ -3,7 +3,7 @@ import { gzipSync } from 'node:zlib';
 import multipart from '@fastify/multipart';
 import { accessEntities, accessMigrations } from '@atomo-cc/access';
 import { DEFAULT_TENANT_ID, uuidv7, type TenantId } from '@atomo-cc/kernel';
-import { Blobs1700000003000, BlobStore } from '@atomo-cc/platform/blobs';
+import { blobMigrations, BlobStore } from '@atomo-cc/platform/blobs';
 import { startService, type RunningService } from '@atomo-cc/platform/lifecycle';
 import { AppDatabase, openSystemDatabase, SystemDatabase } from '@atomo-cc/platform/postgres';
 import { JobQueues, Outbox1700000002000, OutboxRelay } from '@atomo-cc/platform/queues';
@@ -20,7 +20,7 @@ import { syncJobsApi } from './sync-jobs-api.js';
 const [OURS, THEIRS] = SHOP_TENANTS;
 const MBOX = Buffer.from('From ada@example.com Mon Mar  3 08:15:00 2003\nFrom: ada@example.com\n\nHello\n');
 const ADMIN = { email: 'ada@example.com', password: 'a long passphrase' };
-const migrations = [Outbox1700000002000, Blobs1700000003000, ...accessMigrations, ...syncJobMigrations];
+const migrations = [Outbox1700000002000, ...blobMigrations, ...accessMigrations, ...syncJobMigrations];
 
 let database: TestDatabase;
 let command: Redis;

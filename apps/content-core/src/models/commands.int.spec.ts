@@ -13,6 +13,11 @@ const UPDATE = `mutation ($id: ID!, $input: UpdateItemInput!, $expectedVersion: 
   updateItem(id: $id, input: $input, expectedVersion: $expectedVersion) { ${FIELDS} }
 }`;
 
+const CREATE_ONCE = `mutation ($input: CreateItemInput!, $key: String) { createItem(input: $input, idempotencyKey: $key) { ${FIELDS} } }`;
+const UPDATE_ONCE = `mutation ($id: ID!, $input: UpdateItemInput!, $expectedVersion: Int, $key: String) {
+  updateItem(id: $id, input: $input, expectedVersion: $expectedVersion, idempotencyKey: $key) { ${FIELDS} }
+}`;
+
 let database: TestDatabase;
 let api: TestApi;
 
@@ -139,8 +144,8 @@ describe('create', () => {
     let appended = 0;
     jest.spyOn(Tx.prototype, 'execute').mockImplementation(async function (this: Tx, sql, parameters) {
       if (!sql.includes('insert into model_item')) return execute.call(this, sql, parameters);
-      appended = (await this.query('select 1 from event_log where stream = $1', [`Item-${String(parameters?.[1])}`]))
-        .length;
+      const [{ id }] = JSON.parse(parameters?.[1] as string) as [{ id: string }];
+      appended = (await this.query('select 1 from event_log where stream = $1', [`Item-${id}`])).length;
       throw new Error('the disk is full of secrets');
     });
     const { errors } = await api.ask(CREATE, { input: { title: 'Lamp' } });
@@ -150,15 +155,114 @@ describe('create', () => {
     expect(await counts()).toEqual(before);
   });
 
-  test('a failure while the answer is read takes the whole mutation back', async () => {
+  test('a failure while the answer is read does not undo what is committed; the same key answers it', async () => {
     const before = await counts();
     const query = Tx.prototype.query;
     jest.spyOn(Tx.prototype, 'query').mockImplementation(function (this: Tx, sql, parameters) {
       if (sql.includes('as node from')) throw new Error('gone');
       return query.call(this, sql, parameters) as never;
     });
-    expect((await api.ask(CREATE, { input: { title: 'Lamp' } })).errors).toHaveLength(1);
+    const repeatable = { input: { title: 'Lamp' }, key: uuidv7() };
+    expect((await api.ask(CREATE_ONCE, repeatable)).errors).toMatchObject([{ extensions: { code: 'INTERNAL_ERROR' } }]);
+    jest.restoreAllMocks();
+    expect((await api.data(CREATE_ONCE, repeatable)).createItem).toMatchObject({ version: 1, title: 'Lamp' });
+    expect(await counts()).toEqual({ events: before.events + 1, rows: before.rows + 1, streams: before.streams + 1 });
+  });
+});
+
+describe('an idempotency key', () => {
+  test('makes a repeat answer what the first one did, also when both are sent at once', async () => {
+    const before = await counts();
+    const command = { input: { title: 'Once' }, key: uuidv7() };
+    const answers = await Promise.all(Array.from({ length: 8 }, () => api.data(CREATE_ONCE, command)));
+    answers.push(await api.data(CREATE_ONCE, command));
+    expect(new Set(answers.map(({ createItem }: Json) => createItem.id)).size).toBe(1);
+    expect((await counts()).events).toBe(before.events + 1);
+  });
+
+  test('is the same across processes that commit at the same time', async () => {
+    const other = await anApi([modelsApi(SHOP, database.app)]);
+    const commands = Array.from({ length: 30 }, () => ({ input: { title: 'Once' }, key: uuidv7() }));
+    const both = await Promise.all(
+      commands.flatMap((command) => [api.data(CREATE_ONCE, command), other.data(CREATE_ONCE, command)]),
+    );
+    await other.close();
+    expect(new Set(both.map(({ createItem }: Json) => createItem.id)).size).toBe(commands.length);
+  });
+
+  test('with another command is refused and changes nothing', async () => {
+    const key = uuidv7();
+    const made = (await api.data(CREATE_ONCE, { input: { title: 'Lamp' }, key })).createItem;
+    const before = await counts();
+    for (const [document, variables] of [
+      [CREATE_ONCE, { input: { title: 'Other' }, key }],
+      [UPDATE_ONCE, { id: made.id, input: { title: 'Lamp' }, key }],
+    ] as const) {
+      expect((await api.ask(document, variables)).errors).toMatchObject([{ extensions: { code: 'CONFLICT' } }]);
+    }
     expect(await counts()).toEqual(before);
+  });
+
+  test('of a refused command is free again', async () => {
+    const key = uuidv7();
+    expect((await api.ask(CREATE_ONCE, { input: { title: '' }, key })).errors).toHaveLength(1);
+    expect((await api.data(CREATE_ONCE, { input: { title: 'Lamp' }, key })).createItem.version).toBe(1);
+  });
+
+  test.each(['', 'x'.repeat(201), 'a\0b'])('%j is no key', async (key) => {
+    expect((await api.ask(CREATE_ONCE, { input: { title: 'Lamp' }, key })).errors).toMatchObject([
+      { extensions: { code: 'VALIDATION_ERROR' } },
+    ]);
+  });
+
+  test('makes an update take effect once', async () => {
+    const made = await create({ price: 1 });
+    const command = { id: made.id, input: { price: 2 }, expectedVersion: 1, key: uuidv7() };
+    expect((await api.data(UPDATE_ONCE, command)).updateItem).toMatchObject({ version: 2, price: 2 });
+    expect((await api.data(UPDATE_ONCE, command)).updateItem).toMatchObject({ version: 2, price: 2 });
+    expect(await eventsOf(made.id)).toHaveLength(2);
+  });
+});
+
+describe('commands that arrive together', () => {
+  test('share transactions, keep their order on a record, and refuse only those at fault', async () => {
+    const transaction = jest.spyOn(database.app, 'transaction');
+    const hot = await create({ price: 0 });
+    transaction.mockClear();
+    const asked = Array.from({ length: 120 }, (_, n) => {
+      if (n % 10 === 3) return api.ask(CREATE, { input: { title: '' } });
+      if (n % 10 === 6) return api.ask(UPDATE, { id: uuidv7(), input: { price: 1 } });
+      if (n % 10 === 9) return api.ask(UPDATE, { id: hot.id, input: { price: n }, expectedVersion: 1_000 });
+      if (n % 2 === 0) return api.ask(UPDATE, { id: hot.id, input: { price: n + 1 } });
+      return api.ask(CREATE, { input: { title: `Lamp ${n}` } });
+    });
+    const answers = await Promise.all(asked);
+    const codes = answers.map(({ errors }) => errors?.[0]?.extensions?.code ?? 'done');
+    expect(codes).toEqual(
+      asked.map((_, n) => ({ 3: 'VALIDATION_ERROR', 6: 'NOT_FOUND', 9: 'CONFLICT' })[(n % 10) as 3] ?? 'done'),
+    );
+    const events = await eventsOf(hot.id);
+    expect(events.map((event) => event.stream_version)).toEqual(events.map((_, n) => n + 1));
+    expect((await rowOf(hot.id)).version).toBe(events.length);
+    expect((await rowOf(hot.id)).price).toBe(events.at(-1)?.data['price']);
+    // Each answer is read in a transaction of its own; what was written shared a few.
+    const written = transaction.mock.calls.length - codes.filter((code) => code === 'done').length;
+    expect(written).toBeLessThan(asked.length / 3);
+  });
+
+  test('one that the database refuses fails no neighbour', async () => {
+    const execute = Tx.prototype.execute;
+    jest.spyOn(Tx.prototype, 'execute').mockImplementation(async function (this: Tx, sql, parameters) {
+      if (sql.includes('insert into model_item') && String(parameters?.[1]).includes('Poison')) {
+        await this.query('select 1 / 0');
+      }
+      return execute.call(this, sql, parameters);
+    });
+    const titles = Array.from({ length: 40 }, (_, n) => (n === 17 ? 'Poison' : `Lamp ${n}`));
+    const answers = await Promise.all(titles.map((title) => api.ask(CREATE, { input: { title } })));
+    expect(answers.map(({ errors }) => errors?.[0]?.extensions?.code ?? 'done')).toEqual(
+      titles.map((title) => (title === 'Poison' ? 'INTERNAL_ERROR' : 'done')),
+    );
   });
 });
 
@@ -366,4 +470,11 @@ describe('tables of models', () => {
       code: '42501',
     });
   });
+});
+
+test('an idempotency key belongs to one tenant', async () => {
+  const command = { input: { title: 'Lamp' }, key: uuidv7() };
+  const ours = (await api.data(CREATE_ONCE, command)).createItem;
+  const theirs = (await api.data(CREATE_ONCE, command, THEIRS)).createItem;
+  expect(theirs.id).not.toBe(ours.id);
 });

@@ -1,7 +1,8 @@
 import { columnOf, type FieldDefinition, type ModelDefinition, type SchemaDefinition } from '@atomo-cc/schema';
 import { changeTables, tenantTable, type Tx } from '@atomo-cc/platform/postgres';
 
-const COLUMN_TYPES: Readonly<Record<FieldDefinition['type'], string>> = {
+/** The type of the column that holds a field. */
+export const COLUMN_TYPES: Readonly<Record<FieldDefinition['type'], string>> = {
   text: 'text',
   email: 'text',
   number: 'double precision',

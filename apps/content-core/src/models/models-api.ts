@@ -17,17 +17,18 @@ import {
 } from 'graphql';
 import { apiError, isUuid } from '@atomo-cc/kernel';
 import { inputName, type FieldDefinition, type ModelDefinition, type SchemaDefinition } from '@atomo-cc/schema';
-import type { AppDatabase, Tx } from '@atomo-cc/platform/postgres';
+import type { AppDatabase } from '@atomo-cc/platform/postgres';
 import { connectionOf, decodeCursor, encodeCursor, PageInfo, pageSize } from '../api/index.js';
 import type { ApiContext, ApiPart } from '../api/index.js';
 import { DateScalar, DateTimeScalar } from '../api/index.js';
 import { mergeSelections, selectionAt, selectionOf, type Selection } from '../api/index.js';
-import { createRecord, updateRecord } from './commands.js';
+import { RecordCommands } from './commands.js';
 import { compileGet, compileList, orderName, type OrderBy, type Where } from './query-compiler.js';
 
 /** The typed fields that a schema's models add to the API; every read is one SQL statement. */
 export function modelsApi(schema: SchemaDefinition, database: AppDatabase): ApiPart {
   const types = new ModelTypes(schema);
+  const commands = new RecordCommands(schema, database);
   const query: GraphQLFieldConfigMap<unknown, ApiContext> = {};
   const mutation: GraphQLFieldConfigMap<unknown, ApiContext> = {};
 
@@ -36,12 +37,8 @@ export function modelsApi(schema: SchemaDefinition, database: AppDatabase): ApiP
       type: types.record(model),
       description: `The ${model.name} with this id, or null.`,
       args: { id: { type: new GraphQLNonNull(GraphQLID) } },
-      resolve: (_source, { id }: { id: string }, context, info) => {
-        if (!isUuid(id)) return null;
-        return database.transaction(context.principal.tenantId, (tx) =>
-          readRecord(tx, schema, model, id, selectionOf(info), context),
-        );
-      },
+      resolve: (_source, { id }: { id: string }, context, info) =>
+        isUuid(id) ? readRecord(database, schema, model, id, selectionOf(info), context) : null,
     };
     query[model.plural] = {
       type: new GraphQLNonNull(types.connection(model)),
@@ -57,12 +54,11 @@ export function modelsApi(schema: SchemaDefinition, database: AppDatabase): ApiP
     };
     mutation[`create${model.name}`] = {
       type: new GraphQLNonNull(types.record(model)),
-      args: { input: { type: new GraphQLNonNull(types.input(model, 'create')) } },
-      resolve: (_source, { input }: { input: Record<string, unknown> }, context, info) =>
-        database.transaction(context.principal.tenantId, async (tx) => {
-          const id = await createRecord(tx, schema, model, input, context);
-          return readRecord(tx, schema, model, id, selectionOf(info), context);
-        }),
+      args: { input: { type: new GraphQLNonNull(types.input(model, 'create')) }, idempotencyKey },
+      resolve: async (_source, args: CommandArguments, context, info) => {
+        const id = await commands.create({ ...commandOf(args), model, context });
+        return readRecord(database, schema, model, id, selectionOf(info), context);
+      },
     };
     mutation[`update${model.name}`] = {
       type: new GraphQLNonNull(types.record(model)),
@@ -75,22 +71,38 @@ export function modelsApi(schema: SchemaDefinition, database: AppDatabase): ApiP
           description:
             'The version the change was made on. If the record is at another by now: CONFLICT, and nothing is changed.',
         },
+        idempotencyKey,
       },
-      resolve: (
+      resolve: async (
         _source,
-        args: { id: string; input: Record<string, unknown>; expectedVersion?: number | null },
+        args: CommandArguments & { id: string; expectedVersion?: number | null },
         context,
         info,
       ) => {
         if (!isUuid(args.id)) throw apiError('NOT_FOUND', `There is no ${model.name} with this id.`);
-        return database.transaction(context.principal.tenantId, async (tx) => {
-          await updateRecord(tx, schema, model, args.id, args.input, args.expectedVersion ?? null, context);
-          return readRecord(tx, schema, model, args.id, selectionOf(info), context);
-        });
+        const expectedVersion = args.expectedVersion ?? null;
+        const id = await commands.update({ ...commandOf(args), model, id: args.id, expectedVersion, context });
+        return readRecord(database, schema, model, id, selectionOf(info), context);
       },
     };
   }
   return { query, mutation };
+}
+
+/** The argument with which a command may be sent again without taking effect again. */
+const idempotencyKey = {
+  type: GraphQLString,
+  description:
+    'Chosen by you, one for each command. Sending a command again with its key answers what it did the first time.',
+};
+
+interface CommandArguments {
+  input: Record<string, unknown>;
+  idempotencyKey?: string | null;
+}
+
+function commandOf({ input, idempotencyKey: key }: CommandArguments) {
+  return { input, idempotencyKey: key ?? null };
 }
 
 interface ListArguments {
@@ -101,7 +113,7 @@ interface ListArguments {
 }
 
 async function readRecord(
-  tx: Tx,
+  database: AppDatabase,
   schema: SchemaDefinition,
   model: ModelDefinition,
   id: string,
@@ -109,7 +121,9 @@ async function readRecord(
   context: ApiContext,
 ): Promise<unknown> {
   const { text, parameters } = compileGet(schema, model, context.principal.tenantId, id, selection);
-  const [row] = await tx.query<{ node: unknown }>(text, parameters);
+  const [row] = await database.transaction(context.principal.tenantId, (tx) =>
+    tx.query<{ node: unknown }>(text, parameters),
+  );
   return row?.node ?? null;
 }
 

@@ -30,9 +30,9 @@ export const SHOP_TENANTS: readonly [TenantId, TenantId] = [
   tenantId('00000000-0000-7000-8000-00000000000b'),
 ];
 
-/** An administrator of a tenant. */
+/** The administrator of a tenant: always the same one. */
 export function aPrincipal(tenant: TenantId): Principal {
-  return { userId: uuidv7() as UserId, tenantId: tenant, sessionId: uuidv7(), role: 'Admin' } as Principal;
+  return { userId: tenant as string as UserId, tenantId: tenant, sessionId: uuidv7(), role: 'Admin' } as Principal;
 }
 
 /** An answer's data, whose shape is whatever the query asked for. */

@@ -1,2 +1,3 @@
-export { Blobs1700000003000, BlobStore } from './blobs.js';
+export { blobMigrations, BlobStore, openBlobStore } from './blobs.js';
 export type { Blob } from './blobs.js';
+export { BLOB_ERRORS } from './errors.js';

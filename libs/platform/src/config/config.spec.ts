@@ -1,8 +1,10 @@
 import { isCodedError } from '@atomo-cc/kernel';
 import {
+  blobVariables,
   count,
   loadConfig,
   memoryVariables,
+  parseBlobsUrl,
   postgresUrl,
   redisUrl,
   requireReachableMemory,
@@ -99,7 +101,7 @@ describe('loadConfig', () => {
   });
 
   it('knows what every variable is for, and an example of those that must be set', () => {
-    for (const spec of Object.values({ ...serviceVariables, ...memoryVariables }) as {
+    for (const spec of Object.values({ ...serviceVariables, ...memoryVariables, ...blobVariables }) as {
       desc?: string;
       example?: string;
       default?: unknown;
@@ -147,5 +149,61 @@ describe('requireReachableMemory', () => {
     const read = () => requireReachableMemory({ ATOMO_MODE, MEMORY_URI, MEMORY_VOLUME_SHARED });
     if (isTaken) expect(read()).toBe(MEMORY_URI);
     else expect(faultOf(read)).toMatch(/MEMORY_URI.*s3:\/\/.*MEMORY_VOLUME_SHARED=true/);
+  });
+});
+
+describe('BLOBS_URL', () => {
+  const load = (BLOBS_URL: string) => loadConfig(blobVariables, { BLOBS_URL }).BLOBS_URL;
+
+  it('is empty when it is not set, which is Postgres', () => {
+    expect(loadConfig(blobVariables, {}).BLOBS_URL).toBe('');
+    expect(load('')).toBe('');
+  });
+
+  it.each([
+    ['s3://a-bucket', { bucket: 'a-bucket', prefix: '', forcePathStyle: false }],
+    ['s3://a-bucket/', { bucket: 'a-bucket', prefix: '', forcePathStyle: false }],
+    ['s3://a.b1/some/where/', { bucket: 'a.b1', prefix: 'some/where', forcePathStyle: false }],
+    ['s3://abc/x?region=auto', { bucket: 'abc', prefix: 'x', region: 'auto', forcePathStyle: false }],
+    [
+      's3://abc/x?endpoint=http://127.0.0.1:9000&region=eu-central-1&forcePathStyle=true',
+      { bucket: 'abc', prefix: 'x', endpoint: 'http://127.0.0.1:9000', region: 'eu-central-1', forcePathStyle: true },
+    ],
+    [
+      's3://abc?endpoint=https%3A%2F%2Fh%2Fstorage%2Fs3&forcePathStyle=false',
+      { bucket: 'abc', prefix: '', endpoint: 'https://h/storage/s3', forcePathStyle: false },
+    ],
+  ])('%s', (url, location) => {
+    expect(load(url)).toBe(url);
+    expect(parseBlobsUrl(url)).toEqual(location);
+  });
+
+  it.each([
+    ['a-bucket/s3cret', 'is not a URL'],
+    ['https://a-bucket.s3.amazonaws.com', 'does not start with s3://'],
+    ['file:///var/blobs', 'does not start with s3://'],
+    ['s3://', 'does not name a bucket'],
+    ['s3:///prefix', 'does not name a bucket'],
+    ['s3://A_Bucket/x', 'does not name a bucket'],
+    ['s3://ab/x', 'does not name a bucket'],
+    ['s3://a-bucket:9000/x', 'does not name a bucket'],
+    ['s3://key:s3cret@a-bucket/x', 'is a URL with a login in it'],
+    ['s3://a-bucket/a//b', 'does not have a prefix'],
+    ['s3://a-bucket/a b', 'does not have a prefix'],
+    ['s3://a-bucket/ü', 'does not have a prefix'],
+    ['s3://a-bucket#s3cret', 'is given something else'],
+    ['s3://a-bucket?secret=s3cret', 'is given something else'],
+    ['s3://a-bucket?region=a&region=b', 'is given something else'],
+    ['s3://a-bucket?endpoint=localhost:9000', 'does not have an http'],
+    ['s3://a-bucket?endpoint=', 'does not have an http'],
+    ['s3://a-bucket?endpoint=http://k:s3cret@h', 'does not have an http'],
+    ['s3://a-bucket?region=', 'does not have a region'],
+    ['s3://a-bucket?region=eu%20west', 'does not have a region'],
+    ['s3://a-bucket?forcePathStyle=1', 'does not say true or false'],
+  ])('%s is refused: %s', (url, fault) => {
+    const told = faultOf(() => load(url))!;
+    expect(told).toContain(`BLOBS_URL ${fault}`);
+    expect(told).toMatch(/ Example: BLOBS_URL=s3:[^\n]+$/);
+    expect(told).not.toContain('s3cret');
   });
 });

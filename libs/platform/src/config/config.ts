@@ -16,6 +16,71 @@ export const count = makeValidator<number>((input) => {
   return Number(input);
 });
 
+/** Where blobs are kept: empty is Postgres, else `parseBlobsUrl` says what is right. */
+export const blobsUrl = makeValidator<string>((input) => {
+  parseBlobsUrl(input);
+  return input;
+});
+
+/** A place on S3-compatible storage. */
+export interface BlobsLocation {
+  readonly bucket: string;
+  /** What every key starts with, without slashes around it; may be empty. */
+  readonly prefix: string;
+  /** Of a server that is not AWS. */
+  readonly endpoint?: string;
+  /** Without it AWS_REGION and its kin say it. */
+  readonly region?: string;
+  /** The bucket is named in the path, not in the host; most servers of one's own need it. */
+  readonly forcePathStyle: boolean;
+}
+
+/** Names of buckets, by the rules of S3. */
+const BUCKET = /^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$/;
+/** The characters that S3 calls safe in keys, without empty segments. */
+const PREFIX = /^(?:[\w!.*'()-]+(?:\/[\w!.*'()-]+)*)?$/;
+const BLOBS_PARAMETERS = ['endpoint', 'region', 'forcePathStyle'];
+
+/**
+ * Reads `s3://bucket/prefix?endpoint=…&region=…&forcePathStyle=true`; only the bucket is required.
+ * @throws EnvError that says what is wrong, without the value
+ */
+export function parseBlobsUrl(input: string): BlobsLocation {
+  const { hostname, port, pathname, searchParams, username, password, hash } = new URL(requireUrl(input, ['s3:']));
+  if (username || password) {
+    throw new EnvError('is a URL with a login in it: keys belong into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY');
+  }
+  const prefix = pathname.replaceAll(/^\/|\/$/g, '');
+  if (!BUCKET.test(hostname) || port) throw new EnvError('does not name a bucket as S3 allows it');
+  if (!PREFIX.test(prefix))
+    throw new EnvError("does not have a prefix of letters, digits and !_.*'()- between slashes");
+  const names = [...searchParams.keys()];
+  if (hash || names.some((name, at) => !BLOBS_PARAMETERS.includes(name) || names.indexOf(name) !== at)) {
+    throw new EnvError(`is given something else than ${BLOBS_PARAMETERS.join(', ')}, or one of them twice`);
+  }
+  const [endpoint, region, pathStyle] = BLOBS_PARAMETERS.map((name) => searchParams.get(name));
+  if (endpoint != null && !isServer(endpoint)) {
+    throw new EnvError('does not have an http:// or https:// address without a login as its endpoint');
+  }
+  if (region != null && !/^[a-z0-9-]+$/.test(region)) throw new EnvError('does not have a region such as eu-central-1');
+  if (pathStyle != null && !['true', 'false'].includes(pathStyle)) {
+    throw new EnvError('does not say true or false for forcePathStyle');
+  }
+  return {
+    bucket: hostname,
+    prefix,
+    ...(endpoint != null && { endpoint }),
+    ...(region != null && { region }),
+    forcePathStyle: pathStyle === 'true',
+  };
+}
+
+function isServer(input: string): boolean {
+  if (!URL.canParse(input)) return false;
+  const { protocol, username, password, search, hash } = new URL(input);
+  return ['http:', 'https:'].includes(protocol) && !(username || password || search || hash);
+}
+
 function requireUrl(input: string, protocols: string[]): string {
   let url: URL;
   try {
@@ -65,6 +130,15 @@ export const memoryVariables = {
     choices: ['true', 'false'],
     default: 'false',
     desc: 'true says that a MEMORY_URI on local disk is a volume that every service mounts.',
+  }),
+};
+
+/** The variable that says where uploads live, for the services that take or read them. */
+export const blobVariables = {
+  BLOBS_URL: blobsUrl({
+    default: '',
+    example: 's3://my-bucket/blobs?region=eu-central-1',
+    desc: 'Where uploads are kept: empty is Postgres, s3://bucket/prefix S3-compatible storage. The AWS_… variables hold the keys.',
   }),
 };
 

@@ -1,8 +1,11 @@
 export {
+  blobsUrl,
+  blobVariables,
   CONFIG_ERRORS,
   count,
   loadConfig,
   memoryVariables,
+  parseBlobsUrl,
   postgresUrl,
   redisUrl,
   requireReachableMemory,
@@ -10,4 +13,5 @@ export {
   servicePort,
   serviceVariables,
 } from './config.js';
+export type { BlobsLocation } from './config.js';
 export { bool, str, url } from 'envalid';

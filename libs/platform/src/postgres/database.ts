@@ -109,3 +109,9 @@ export async function openAppDatabase(options: DatabaseOptions): Promise<AppData
 export async function openSystemDatabase(options: DatabaseOptions): Promise<SystemDatabase> {
   return new SystemDatabase(await connect(options, SYSTEM_ROLE));
 }
+
+/** The SQLSTATE of an error that Postgres answered, or null for any other error. */
+export function sqlState(error: unknown): string | null {
+  const { code } = (error as { driverError?: { code?: unknown } }).driverError ?? {};
+  return typeof code === 'string' && /^[0-9A-Z]{5}$/.test(code) ? code : null;
+}

@@ -3,6 +3,7 @@ export {
   AppDatabase,
   openAppDatabase,
   openSystemDatabase,
+  sqlState,
   SYSTEM_ROLE,
   SystemDatabase,
   Tx,
