@@ -158,6 +158,11 @@ describe('importing mail', () => {
     );
     expect(status).toBe(400);
     expect(body).toMatchObject({ error: { code: 'VALIDATION_ERROR' } });
+    const notMail = join(folder, 'picture.png');
+    writeFileSync(notMail, '\u0089PNG\r\n\u001a\n and so on');
+    const refused = await importFile(notMail);
+    expect(refused.code).toBe(1);
+    expect(refused.output).toContain('no mail archive');
     const missing = await importFile(join(folder, 'not-there.mbox'));
     expect(missing.code).toBe(1);
     expect(missing.output).toContain('not-there.mbox');

@@ -85,7 +85,7 @@ export function readConfig(environment: Readonly<Record<string, string | undefin
       const faults = Object.entries(errors) as [keyof typeof variables, Error][];
       if (faults.length === 0) return;
       throw new Refusal(
-        faults.map(([name, fault]) => `${name} is wrong: ${fault.message}. ${variables[name].desc}`).join('\n'),
+        faults.map(([name, fault]) => `${name} is wrong: it ${fault.message}. ${variables[name].desc}`).join('\n'),
       );
     },
   });

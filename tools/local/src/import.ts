@@ -126,13 +126,13 @@ async function upload(url: string, token: string, file: string): Promise<string>
     clearInterval(progress);
     bar.end();
   }
-  const body = answer.body as { jobId?: string; message?: string; error?: string } | undefined;
+  const body = answer.body as { jobId?: string; error?: { message?: string } } | undefined;
   if (answer.status === 202 && body?.jobId) {
     console.log(`Uploaded ${path.basename(file)} (${megabytes(bytes)}), job ${body.jobId}`);
     return body.jobId;
   }
   throw new Refusal(
-    `The upload was refused (HTTP ${answer.status}): ${(body?.message ?? body?.error ?? 'no reason given').replace(/\.$/, '')}.`,
+    `The upload was refused (HTTP ${answer.status}): ${(body?.error?.message ?? 'no reason given').replace(/\.$/, '')}.`,
   );
 }
 

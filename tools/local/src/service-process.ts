@@ -178,10 +178,23 @@ export function lastErrorOf(log: string): string | undefined {
   const failed = records.findLast((record) => (record?.level ?? 0) >= PINO_ERROR);
   if (failed) return messageOf(failed);
   const plain = lines.filter((line, index) => !records[index] && !/^\s*(at |\^|\}|Node\.js v)/.test(line));
-  const told = plain.findLast((line) => /error|fatal|refuse|cannot|must/i.test(line));
+  const told = plain.findLastIndex((line) => /error|fatal|fault|refuse|cannot|must/i.test(line));
   const last = records.at(-1);
-  return told?.trim() ?? (last ? messageOf(last) : lines.at(-1)?.trim());
+  if (told < 0) return last ? messageOf(last) : lines.at(-1)?.trim();
+  // A list of faults is a headline with indented lines below it: all of them belong together.
+  const headline = plain.findLastIndex((line, index) => index <= told && !isIndented(line));
+  const end = plain.findIndex((line, index) => index > told && !isIndented(line));
+  return plain
+    .slice(Math.max(headline, 0), end < 0 ? undefined : end)
+    .slice(0, MAX_TOLD_LINES)
+    .join('\n')
+    .trim();
 }
+
+const isIndented = (line: string): boolean => /^\s/.test(line);
+
+/** Faults that are shown on the console; the log has them all. */
+const MAX_TOLD_LINES = 20;
 
 const PINO_ERROR = 50;
 
