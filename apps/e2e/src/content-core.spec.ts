@@ -29,6 +29,7 @@ describe('content-core', () => {
     for (const path of ['/health/live', '/health/ready', '/metrics', '/meta/schema']) {
       expect((await fetch(url + path)).status).toBe(200);
     }
+    expect(await (await fetch(`${url}/meta/schema`)).text()).not.toContain('model_');
     const refused = await Promise.all([
       fetch(`${url}/auth/me`),
       fetch(`${url}/api/imports`, { method: 'POST' }),
