@@ -4,7 +4,8 @@
 // Sources are TypeScript ESM; for tests swc turns them, and the few ESM-only packages, into CommonJS, which starts two to
 // seven times faster than jest's native ESM mode. So a tested file may not use `import.meta` or top-level await.
 // `import` must stay out of customExportConditions: a package's ESM build would then be loaded as CommonJS.
-const ESM_ONLY = '@nestjs|file-type|strtok3|token-types|uint8array-extras|@tokenizer|@borewit|jose|graphql-request|canonicalize';
+const ESM_ONLY =
+  '@nestjs|file-type|strtok3|token-types|uint8array-extras|@tokenizer|@borewit|jose|graphql-request|canonicalize';
 
 export default {
   testEnvironment: 'node',

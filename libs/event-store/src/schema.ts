@@ -1,5 +1,6 @@
 import type { MigrationInterface, QueryRunner } from 'typeorm';
 import { runAll, tenantTable, type Migration } from '@atomo-cc/platform/postgres';
+import { Projections1700000405000 } from './projections/schema.js';
 
 /**
  * The log and the head of each stream. Both roles may only add to the log: nobody who serves requests can change or remove
@@ -90,4 +91,5 @@ export const eventStoreMigrations: readonly Migration[] = [
   EventLog1700000400000,
   EventChain1700000401000,
   CommandAnswers1700000402000,
+  Projections1700000405000,
 ];

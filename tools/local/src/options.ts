@@ -9,18 +9,22 @@ type Options = NonNullable<ParseArgsConfig['options']>;
  * Parses the arguments of `npm <command> -- …`; `--help` shows tools/local/help/<command>.txt and ends the process.
  * @throws Refusal naming the argument that is not known
  */
-export function parseOptions<Known extends Options>(command: 'start' | 'import', args: string[], options: Known) {
+export function parseOptions<Known extends Options>(
+  command: 'start' | 'import' | 'events',
+  args: string[],
+  options: Known,
+) {
   const config = {
     args,
     options: { ...options, help: { type: 'boolean', short: 'h' } as const },
-    allowPositionals: command === 'import',
+    allowPositionals: command !== 'start',
   };
   let parsed: ReturnType<typeof parseArgs<typeof config>>;
   try {
     parsed = parseArgs(config);
   } catch (error) {
     throw new Refusal(
-      `${reasonOf(error).split('. ')[0]!.replace(/\.$/, '')}; see npm ${command === 'import' ? 'run import' : command} -- --help.`,
+      `${reasonOf(error).split('. ')[0]!.replace(/\.$/, '')}; see npm ${command === 'start' ? command : `run ${command}`} -- --help.`,
     );
   }
   if ((parsed.values as { help?: boolean }).help) {

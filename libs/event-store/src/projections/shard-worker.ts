@@ -1,0 +1,156 @@
+import { backoffMs, isCodedError, sleep, type Backoff } from '@atomo-cc/kernel';
+import type { SystemDatabase, Tx } from '@atomo-cc/platform/postgres';
+import type { Fence } from '../fence.js';
+import { UNSETTLED_LOOK_MS } from '../read.js';
+import { claimShard, lockShard, moveCheckpoint, noteFailure, stopProjection, type Shard } from './checkpoints.js';
+import { applyInParts } from './dead-letters.js';
+import { readBatch, refuseUnknown, type Projection } from './projection.js';
+
+/** Attempts at a whole batch before it is taken apart: what passes by itself mostly has by then. */
+const WHOLE_ATTEMPTS = 3;
+/** Waits between attempts. Half a minute at most: a database that comes back should not be waited for much longer. */
+const RETRY: Backoff = { firstMs: 100, maxMs: 30_000 };
+/** The longest pause between looks while an append that stays open holds up the mark: the pauses grow up to this. */
+const MAX_UNSETTLED_LOOK_MS = 320;
+
+/** What a worker needs of its runner. */
+export interface ShardWork {
+  readonly database: SystemDatabase;
+  readonly fence: Fence;
+  readonly projection: Projection;
+  readonly maxEvents: number;
+  readonly pollMs: number;
+  /** A transaction in which this process does nothing for so long is ended by Postgres, and its locks with it. */
+  readonly idleMs: number;
+  readonly onApplied: (events: number, letters: number) => void;
+  readonly onError: (error: unknown) => void;
+}
+
+/** What one look found: whether there may be more at once, or after which pause to look again. */
+type Look = { readonly next: 'now' | 'poll' | 'unsettled'; readonly events: number; readonly letters: number };
+
+/**
+ * Applies the events of one shard under one epoch of its lease, a batch in a transaction: lock the checkpoint, read,
+ * apply, move the checkpoint. It ends when it is stopped or when the checkpoint has a later epoch.
+ *
+ * Why each event takes effect once. The checkpoint's row is locked from the begin of a batch to its commit, and says where
+ * the batch begins; so batches of a shard follow one another whoever applies them, and a crash undoes events and
+ * checkpoint together. A holder that lost the lease finds another epoch in the row and does nothing. One that loses it
+ * in the middle of a batch either commits before its successor's claim, which waits for the row, or is ended by
+ * Postgres because it is silent, and all it did is rolled back.
+ */
+export class ShardWorker {
+  /** Settles when the worker has ended; never rejects. */
+  readonly ended: Promise<void>;
+  private readonly stopping = new AbortController();
+  private nap = new AbortController();
+  private unsettledMs = UNSETTLED_LOOK_MS;
+
+  constructor(
+    private readonly work: ShardWork,
+    readonly shard: Shard,
+    /** That of the lease under which it works. */
+    readonly epoch: number,
+  ) {
+    this.ended = this.run();
+  }
+
+  /** Looks at the log soon, also when it is looking right now. */
+  wake(): void {
+    this.nap.abort();
+  }
+
+  /** Ends after the batch that is under way. */
+  stop(): Promise<void> {
+    this.stopping.abort();
+    this.nap.abort();
+    return this.ended;
+  }
+
+  private async run(): Promise<void> {
+    let isClaimed = false;
+    let failures = 0;
+    while (!this.stopping.signal.aborted) {
+      // Before the look: a hint that comes during it may be of an event that it does not see.
+      this.nap = new AbortController();
+      let pauseMs = 0;
+      try {
+        if (!isClaimed) await this.inTransaction((tx) => claimShard(tx, this.shard, this.epoch));
+        isClaimed = true;
+        const { next, events, letters } = await this.inTransaction((tx) => this.look(tx, failures));
+        failures = 0;
+        if (events > 0) this.work.onApplied(events, letters);
+        if (next !== 'now') pauseMs = this.pauseBefore(next === 'unsettled', events);
+      } catch (error) {
+        if (isCodedError(error) && error.code === 'LEASE_LOST') return;
+        failures += 1;
+        await this.fail(error);
+        await sleep(backoffMs(failures, RETRY), this.stopping.signal);
+      }
+      if (pauseMs > 0 && !this.stopping.signal.aborted) await sleep(pauseMs, this.nap.signal);
+    }
+  }
+
+  private pauseBefore(isUnsettled: boolean, events: number): number {
+    if (!isUnsettled) {
+      this.unsettledMs = UNSETTLED_LOOK_MS;
+      return this.work.pollMs;
+    }
+    if (events > 0) this.unsettledMs = UNSETTLED_LOOK_MS;
+    const pauseMs = Math.min(this.unsettledMs, this.work.pollMs);
+    this.unsettledMs = Math.min(this.unsettledMs * 2, MAX_UNSETTLED_LOOK_MS);
+    return pauseMs;
+  }
+
+  private inTransaction<Result>(work: (tx: Tx) => Promise<Result>): Promise<Result> {
+    return this.work.database.transaction(async (tx) => {
+      await tx.query(`select set_config('idle_in_transaction_session_timeout', $1, true)`, [String(this.work.idleMs)]);
+      return work(tx);
+    });
+  }
+
+  private async look(tx: Tx, failures: number): Promise<Look> {
+    const { fence, projection, maxEvents } = this.work;
+    const { position, state } = await lockShard(tx, this.shard, this.epoch);
+    if (state !== 'running') return { next: 'poll', events: 0, letters: 0 };
+    const settled = await fence.advance(tx);
+    const batch = await readBatch(tx, projection, { shard: this.shard.shard, after: position, settled, maxEvents });
+    const events = batch.events.length;
+    refuseUnknown(projection, batch.events);
+    let letters = 0;
+    if (events > 0 && failures < WHOLE_ATTEMPTS) await projection.apply(batch.events, tx);
+    else if (events > 0) {
+      const place = { shard: this.shard, attempts: failures + 1 };
+      letters = await applyInParts(tx, projection, batch.events, place);
+    }
+    if (batch.upTo > position) {
+      await moveCheckpoint(tx, this.shard, this.epoch, { from: position, to: batch.upTo, events: events - letters });
+    }
+    if (batch.upTo < settled) return { next: 'now', events, letters };
+    return { next: (await isHeldUp(tx, settled)) ? 'unsettled' : 'poll', events, letters };
+  }
+
+  /** Keeps the error where people look, and stops the projection when trying again is of no use. */
+  private async fail(error: unknown): Promise<void> {
+    this.work.onError(error);
+    const isHopeless =
+      isCodedError(error) && (error.code === 'PROJECTION_EVENT_UNKNOWN' || error.code === 'PROJECTION_BROKEN');
+    try {
+      await this.work.database.transaction(async (tx) => {
+        if (isHopeless) await stopProjection(tx, this.shard, this.epoch);
+        await noteFailure(tx, this.shard, this.epoch, error);
+      });
+    } catch {
+      // It is the database that fails: there is nowhere to write it down, and the caller was told.
+    }
+  }
+}
+
+/** Whether events are committed beyond the mark: when it moves on, nobody gives a hint. */
+async function isHeldUp(tx: Tx, settled: bigint): Promise<boolean> {
+  const [row] = await tx.query<{ held: boolean }>(
+    'select exists (select 1 from event_log where position > $1) as held',
+    [String(settled)],
+  );
+  return row!.held;
+}
