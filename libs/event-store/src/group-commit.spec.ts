@@ -62,6 +62,31 @@ describe('group commit', () => {
     expect(calls[2]!.commands.map(({ n }) => n)).toEqual([2, 4]);
   });
 
+  it('holds back a command behind one that waits for another of its streams', async () => {
+    const begun: number[][] = [];
+    const ends: (() => void)[] = [];
+    const log = new GroupCommit<{ streams: string[]; n: number }, number>({
+      commit: (_group, commands) => {
+        begun.push(commands.map(({ n }) => n));
+        return new Promise((resolve) => ends.push(() => resolve(commands.map(({ n }) => n))));
+      },
+      streamsOf: ({ streams }) => streams,
+      isRolledBack: () => true,
+    });
+    const turn = () => new Promise((resolve) => setImmediate(resolve));
+    void log.submit('t', { streams: ['a'], n: 1 });
+    await turn();
+    void log.submit('t', { streams: ['a', 'b'], n: 2 });
+    void log.submit('t', { streams: ['b'], n: 3 });
+    await turn();
+    // The third could go by its stream, but would overtake the second.
+    expect(begun).toEqual([[1]]);
+    ends[0]!();
+    await turn();
+    expect(begun).toEqual([[1], [2, 3]]);
+    ends[1]!();
+  });
+
   it('does not let tenants share a transaction', async () => {
     const { calls, log, turn } = controlled();
     void log.submit('one', { stream: 's', n: 1 });

@@ -246,6 +246,24 @@ test.each(['pause', 'cancel'] as const)(
   },
 );
 
+test('a slice told to end lets go of the upload it was reading', async () => {
+  const id = await start(Buffer.from(aMailbox(350)));
+  let isReleased = false;
+  const read = BlobStore.prototype.read;
+  jest.spyOn(BlobStore.prototype, 'read').mockImplementation(async function* (this: BlobStore, ...asked) {
+    try {
+      // A byte at a time, so that the end of the upload is far when the slice ends.
+      for await (const bytes of read.apply(this, asked)) for (const byte of bytes) yield Buffer.of(byte);
+    } finally {
+      isReleased = true;
+    }
+  });
+  const ending = new AbortController();
+  expect(await slice(id, { onChunk: () => ending.abort(), signal: ending.signal })).toBe('continued');
+  expect(isReleased).toBe(true);
+  jest.restoreAllMocks();
+});
+
 test('a slice told to end goes on in the next, with the same totals', async () => {
   const archive = gzipSync(aMailbox(350));
   await imported(archive);
