@@ -86,10 +86,98 @@ class CommandAnswers1700000402000 implements MigrationInterface {
   }
 }
 
+/**
+ * Who did what and when, one row for each event, in the transaction of the event. It names fields and holds no values: those
+ * stay in the event. `recorded_at` is for questions by time; the order is that of the log.
+ */
+class AuditLog1700000403000 implements MigrationInterface {
+  name = 'AuditLog1700000403000';
+
+  async up(runner: QueryRunner): Promise<void> {
+    await runAll(runner, [
+      `create table audit_log (
+         tenant_id uuid not null,
+         position bigint not null,
+         recorded_at timestamptz not null,
+         actor text not null,
+         action text not null,
+         stream text not null,
+         stream_version int not null,
+         fields text[] not null,
+         address text,
+         primary key (tenant_id, position)
+       )`,
+      `create index audit_log_by_actor on audit_log (tenant_id, actor, position)`,
+      `create index audit_log_by_time on audit_log (tenant_id, recorded_at)`,
+      ...tenantTable('audit_log', { app: 'select, insert', system: 'select, insert' }),
+    ]);
+  }
+
+  async down(runner: QueryRunner): Promise<void> {
+    await runner.query('drop table audit_log');
+  }
+}
+
+/**
+ * The keys under which the log keeps what it knows about people, wrapped by a key that the database does not hold. A key that
+ * was destroyed leaves its row, so that nobody waits for it; a subject that is written about again gets the next one.
+ */
+class SubjectKeys1700000404000 implements MigrationInterface {
+  name = 'SubjectKeys1700000404000';
+
+  async up(runner: QueryRunner): Promise<void> {
+    await runAll(runner, [
+      `create table subject_keys (
+         tenant_id uuid not null,
+         subject text not null,
+         generation int not null,
+         wrapped bytea,
+         wrapped_by text not null,
+         created_at timestamptz not null default clock_timestamp(),
+         destroyed_at timestamptz,
+         primary key (tenant_id, subject, generation),
+         check ((wrapped is null) = (destroyed_at is not null))
+       )`,
+      ...tenantTable('subject_keys', { app: 'select, insert', system: 'select, insert, update' }),
+    ]);
+  }
+
+  async down(runner: QueryRunner): Promise<void> {
+    await runner.query('drop table subject_keys');
+  }
+}
+
+/** States of long streams at some of their versions: they save reading, and may be emptied at any time. */
+class StreamSnapshots1700000404500 implements MigrationInterface {
+  name = 'StreamSnapshots1700000404500';
+
+  async up(runner: QueryRunner): Promise<void> {
+    await runAll(runner, [
+      `create table stream_snapshots (
+         tenant_id uuid not null,
+         stream text not null,
+         stream_version int not null,
+         shape int not null,
+         state jsonb not null,
+         recorded_at timestamptz not null,
+         primary key (tenant_id, stream, stream_version)
+       )`,
+      ...tenantTable('stream_snapshots', { app: 'select, insert', system: 'select, insert, delete' }),
+    ]);
+  }
+
+  async down(runner: QueryRunner): Promise<void> {
+    await runner.query('drop table stream_snapshots');
+  }
+}
+
 /** The migrations of the tables this lib owns. */
 export const eventStoreMigrations: readonly Migration[] = [
   EventLog1700000400000,
   EventChain1700000401000,
   CommandAnswers1700000402000,
+  AuditLog1700000403000,
+  SubjectKeys1700000404000,
+  StreamSnapshots1700000404500,
   Projections1700000405000,
 ];
