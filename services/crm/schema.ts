@@ -15,12 +15,12 @@ export default defineSchema({
     Contact: {
       description: 'A person, usually at a company.',
       fields: {
-        name: text().required().describe('First and last name.'),
-        email: email(),
-        phone: text().max(50),
+        name: text().required().personal().describe('First and last name.'),
+        email: email().personal(),
+        phone: text().max(50).personal(),
         company: belongsTo('Company'),
         stage: enumeration('Lead', 'Prospect', 'Customer', 'Former').describe('Where the relationship stands.'),
-        birthday: date(),
+        birthday: date().personal(),
       },
     },
     Deal: {
@@ -37,7 +37,7 @@ export default defineSchema({
     Note: {
       description: 'Something worth remembering about a contact or a deal.',
       fields: {
-        body: text().max(100_000).required(),
+        body: text().max(100_000).required().personal(),
         pinned: boolean(),
         contact: belongsTo('Contact'),
         deal: belongsTo('Deal'),

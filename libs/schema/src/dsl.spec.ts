@@ -201,6 +201,42 @@ describe('faults', () => {
   });
 });
 
+describe('personal fields', () => {
+  it('are marked whatever their type and wherever the mark stands, and no others are', () => {
+    const { fields } = defineSchema({
+      models: {
+        Contact: {
+          fields: {
+            name: text().required().personal(),
+            mail: email().personal().required(),
+            born: date().personal(),
+            shoe: number().personal().min(30),
+            stage: enumeration('A').personal(),
+            note: text(),
+            boss: belongsTo('Contact'),
+          },
+        },
+      },
+    }).models[0]!;
+    expect(fields.filter(({ pii }) => pii === 'personal').map(({ name }) => name)).toEqual([
+      'name',
+      'mail',
+      'born',
+      'shoe',
+      'stage',
+    ]);
+    expect(fields.filter(({ pii }) => pii === null).map(({ name }) => name)).toEqual(['note', 'boss']);
+  });
+
+  it('a relation is none', () => {
+    expect(withField('boss', belongsTo('Contact').personal())).toEqual([
+      expect.stringMatching(
+        /^models\.Contact\.fields\.boss: a relation cannot be personal.*Mark the fields of Contact/,
+      ),
+    ]);
+  });
+});
+
 describe('names', () => {
   const [boss, firstName] = defineSchema({
     models: { Contact: { fields: { boss: belongsTo('Contact'), firstName: text(), mail: email(), born: date() } } },

@@ -33,6 +33,14 @@ export class Field<Value, Required extends boolean = false> {
     return this.with({ description });
   }
 
+  /**
+   * It tells something about a person. The log keeps it sealed under a key of the record, so that erasing the key erases the
+   * value from all that ever happened. Not for relations: an id says nothing, and references are checked.
+   */
+  personal(): this {
+    return this.with({ pii: 'personal' });
+  }
+
   protected with(changed: Partial<Attributes>): this {
     return new (this.constructor as new (attributes: Attributes) => this)({ ...this.attributes, ...changed });
   }
@@ -60,7 +68,7 @@ export class NumberField extends Field<number> {
 }
 
 function attributes(type: FieldType, more: Partial<Attributes> = {}): Attributes {
-  const none = { description: null, maxLength: null, min: null, max: null, values: null, target: null };
+  const none = { description: null, maxLength: null, min: null, max: null, values: null, target: null, pii: null };
   return { type, required: false, ...none, ...more };
 }
 
@@ -186,7 +194,7 @@ function fieldFaults(path: string, name: string, field: unknown, models: readonl
       `${path}: a field's name starts with a small letter and has letters and digits only, at most ${MAX_NAME} (a capital counts twice). Example: firstName`,
     );
   }
-  const { type, target, values, maxLength, min, max } = field.attributes;
+  const { type, target, values, maxLength, min, max, pii } = field.attributes;
   for (const own of new Set([name, type === 'relation' ? `${name}Id` : name])) {
     if (OWN_FIELDS.includes(own)) {
       faults.push(`${path}: every record has ${own} already. Remove it, or choose another name`);
@@ -195,6 +203,9 @@ function fieldFaults(path: string, name: string, field: unknown, models: readonl
   if (FILTER_WORDS.includes(name)) faults.push(`${path}: ${name} is a word of the filters. Choose another name`);
   if (type === 'relation' && !models.includes(target ?? '')) {
     faults.push(`${path}: points at ${target}, which is no model. There are ${models.join(', ')}`);
+  }
+  if (type === 'relation' && pii !== null) {
+    faults.push(`${path}: a relation cannot be personal, its id says nothing. Mark the fields of ${target} that do`);
   }
   for (const value of type === 'enum' ? (values ?? []) : []) {
     if (

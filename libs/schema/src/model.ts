@@ -16,6 +16,8 @@ export interface FieldDefinition {
   readonly values: readonly string[] | null;
   /** Relation: the model it points at. The API has `company` to read and `companyId` to write. */
   readonly target: string | null;
+  /** `personal`: it tells something about a person. The log keeps it sealed, and can forget it without being rewritten. */
+  readonly pii: 'personal' | null;
 }
 
 /** A model as the rest of the system sees it. */
