@@ -7,6 +7,7 @@ const NEEDED = {
 };
 const SECRETS = {
   AUTH_SECRET: 'a long secret of our own, made for nothing else',
+  ENCRYPTION_KEY: 'a long key of our own, made for personal data',
   ADMIN_EMAIL: 'ada@example.com',
   ADMIN_PASSWORD: 'a long passphrase',
 };
@@ -29,6 +30,7 @@ test('embedded mode has a development login and may keep memory in a folder', ()
     ADMIN_EMAIL: 'admin@atomo.local',
     ADMIN_PASSWORD: 'atomo-dev',
     AUTH_SECRET: expect.stringContaining('development'),
+    ENCRYPTION_KEY: expect.stringContaining('development'),
     MEMORY_URI: '.atomo/memory',
   });
 });
@@ -47,6 +49,9 @@ test.each<[string, Record<string, string | undefined>]>([
   ['LOG_LEVEL', { LOG_LEVEL: 'loud' }],
   ['AUTH_SECRET', { AUTH_SECRET: undefined }],
   ['AUTH_SECRET', { AUTH_SECRET: 'too short for HS256' }],
+  ['ENCRYPTION_KEY', { ENCRYPTION_KEY: undefined }],
+  ['ENCRYPTION_KEY', { ENCRYPTION_KEY: 'a key of only 31 characters now' }],
+  ['ENCRYPTION_KEY', { ENCRYPTION_KEY: 'development key of personal data, never used elsewhere' }],
   ['ADMIN_EMAIL', { ADMIN_EMAIL: '' }],
   ['ADMIN_PASSWORD', { ADMIN_PASSWORD: undefined }],
   ['AUTH_SECRET', { AUTH_SECRET: 'development secret, never used outside npm start' }],

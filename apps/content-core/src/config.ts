@@ -12,6 +12,8 @@ import { CodedError } from '@atomo-cc/kernel';
 
 /** A shorter secret can be guessed from one token: HS256 wants as many bits as its hash has (RFC 7518 §3.2). */
 const MIN_AUTH_SECRET = 32;
+/** A shorter one can be guessed by whoever has the database: AES-256 wants 32 bytes, and a character has at most one. */
+const MIN_ENCRYPTION_KEY = 32;
 
 const variables = {
   ...serviceVariables,
@@ -26,6 +28,11 @@ const variables = {
     default: '',
     example: 'the output of: openssl rand -base64 48',
     desc: 'The secret that access tokens are signed with. Required outside `npm start`.',
+  }),
+  ENCRYPTION_KEY: str({
+    default: '',
+    example: 'the output of: openssl rand -base64 48',
+    desc: 'What the keys of personal data are wrapped under. Without it they cannot be read: keep it, and apart from backups of the database. Required outside `npm start`.',
   }),
   ADMIN_EMAIL: str({
     default: '',
@@ -42,19 +49,25 @@ const variables = {
 /** The settings of content-core. @throws CodedError CONFIG_INVALID */
 export function contentCoreConfig(environment?: Readonly<Record<string, string | undefined>>) {
   const config = loadConfig(variables, environment);
-  const secret = (name: 'AUTH_SECRET' | 'ADMIN_EMAIL' | 'ADMIN_PASSWORD', development: string) =>
+  const secret = (name: 'AUTH_SECRET' | 'ENCRYPTION_KEY' | 'ADMIN_EMAIL' | 'ADMIN_PASSWORD', development: string) =>
     requireSecret(config.ATOMO_MODE, name, config[name], development, variables[name].example ?? '');
-  const authSecret = secret('AUTH_SECRET', 'development secret, never used outside npm start');
-  if (authSecret.length < MIN_AUTH_SECRET) {
+  const longSecret = (name: 'AUTH_SECRET' | 'ENCRYPTION_KEY', development: string, least: number) => {
+    const value = secret(name, development);
+    if (value.length >= least) return value;
     throw new CodedError(
       'CONFIG_INVALID',
-      `AUTH_SECRET has ${authSecret.length} characters; at least ${MIN_AUTH_SECRET} are needed. Example: AUTH_SECRET=${variables.AUTH_SECRET.example}`,
+      `${name} has ${value.length} characters; at least ${least} are needed. Example: ${name}=${variables[name].example}`,
     );
-  }
+  };
   return {
     ...config,
     MEMORY_URI: requireReachableMemory(config),
-    AUTH_SECRET: authSecret,
+    AUTH_SECRET: longSecret('AUTH_SECRET', 'development secret, never used outside npm start', MIN_AUTH_SECRET),
+    ENCRYPTION_KEY: longSecret(
+      'ENCRYPTION_KEY',
+      'development key of personal data, never used elsewhere',
+      MIN_ENCRYPTION_KEY,
+    ),
     ADMIN_EMAIL: secret('ADMIN_EMAIL', 'admin@atomo.local'),
     ADMIN_PASSWORD: secret('ADMIN_PASSWORD', 'atomo-dev'),
   };

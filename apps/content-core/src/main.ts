@@ -1,5 +1,7 @@
 import multipart from '@fastify/multipart';
 import { accessEntities, Sessions } from '@atomo-cc/access';
+import { ATOMO_EVENTS } from '@atomo-cc/events';
+import { EventCodec, SubjectKeys } from '@atomo-cc/event-store';
 import { localHashEmbedder, SemanticStore } from '@atomo-cc/memory';
 import { openBlobStore } from '@atomo-cc/platform/blobs';
 import { Health } from '@atomo-cc/platform/health';
@@ -37,9 +39,10 @@ await runService(async () => {
   const relay = new OutboxRelay(system, queues, (error) => logger.warn({ err: error }, 'the outbox waits'));
   const store = new SemanticStore({ uri: config.MEMORY_URI });
   const imports = new Imports(database, blobs, relay, redis);
+  const codec = new EventCodec(new SubjectKeys(config.ENCRYPTION_KEY), ATOMO_EVENTS);
   const apiSchema = buildApiSchema([
-    modelsApi(schema, database),
-    eventsApi(database),
+    modelsApi(schema, database, codec),
+    eventsApi(database, codec),
     syncJobsApi(imports, new ProgressFeed(subscriber)),
     memoryApi({ database, store, embedder: localHashEmbedder }),
   ]);

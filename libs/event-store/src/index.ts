@@ -1,5 +1,6 @@
 export { append, chainHash } from './append.js';
 export type { AppendResult, ExpectedVersion, StreamAppend } from './append.js';
+export { EventCodec, fieldNames } from './codec.js';
 export { Fence } from './fence.js';
 export { GROUP_COMMIT_ERRORS, GroupCommit } from './group-commit.js';
 export type { GroupCommitOptions } from './group-commit.js';
@@ -8,6 +9,7 @@ export type { KeptAnswer } from './idempotency.js';
 export { allEvents, readEvents, readStream, streamEvents } from './read.js';
 export type { AllEventsOptions, EventFilter, EventSelection, StreamWay } from './read.js';
 export { eventStoreMigrations } from './schema.js';
+export { destroySubjectKey, SEALED_DATA_ERRORS, SubjectKeys } from './subject-keys.js';
 export { announceAppended, AppendHints, appendedChannel, subscribe } from './subscription.js';
 export type { SubscribeOptions } from './subscription.js';
 export { EVENT_LOG_ERRORS, verifyLog } from './verify.js';

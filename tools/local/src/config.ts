@@ -31,6 +31,10 @@ const variables = {
   HOST: str({ default: '127.0.0.1', example: '0.0.0.0', desc: 'The address the services listen on.' }),
   MEMORY_URI: str({ default: '', desc: 'Where LanceDB keeps its data; without it a folder in ATOMO_HOME.' }),
   AUTH_SECRET: str({ default: '', desc: 'Signs access tokens; without it a random one is kept in ATOMO_HOME.' }),
+  ENCRYPTION_KEY: str({
+    default: '',
+    desc: 'Wraps the keys of personal data; without it a random one is kept in ATOMO_HOME.',
+  }),
   ADMIN_EMAIL: str({ default: 'admin@atomo.local', desc: 'The first admin.' }),
   ADMIN_PASSWORD: str({ default: '', desc: 'Password of the first admin; without it the development password.' }),
   GATEWAY_MASTER_KEY: str({ default: '', desc: 'Master key of sync-gateway; without it the development key.' }),
@@ -59,6 +63,7 @@ export interface LocalConfig {
   readonly host: string;
   readonly memoryUri: string;
   readonly authSecret: string;
+  readonly encryptionKey: string;
   readonly adminEmail: string;
   readonly adminPassword: string;
   readonly masterKey: string;
@@ -105,6 +110,7 @@ export function readConfig(environment: Readonly<Record<string, string | undefin
     host: value.HOST,
     memoryUri: value.MEMORY_URI,
     authSecret: value.AUTH_SECRET,
+    encryptionKey: value.ENCRYPTION_KEY,
     adminEmail: value.ADMIN_EMAIL,
     adminPassword: value.ADMIN_PASSWORD,
     masterKey: value.GATEWAY_MASTER_KEY,

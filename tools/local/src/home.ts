@@ -22,6 +22,8 @@ export interface Secrets {
   readonly postgresPassword: string;
   readonly redisPassword: string;
   readonly authSecret: string;
+  /** Personal data cannot be read without it, so who restores a backup of the database needs it as well. */
+  readonly encryptionKey: string;
 }
 
 /**
@@ -64,6 +66,7 @@ function openSecrets(folder: string): Secrets {
     postgresPassword: kept.postgresPassword ?? random(),
     redisPassword: kept.redisPassword ?? random(),
     authSecret: kept.authSecret ?? random() + random(),
+    encryptionKey: kept.encryptionKey ?? random() + random(),
   };
   if (JSON.stringify(secrets) !== JSON.stringify(kept)) writeWhole(file, secrets);
   return secrets;

@@ -189,6 +189,7 @@ function planOf(
       ATOMO_SERVICE: service,
       ATOMO_SUPERVISOR: home.socket,
       AUTH_SECRET: config.authSecret || home.secrets.authSecret,
+      ENCRYPTION_KEY: config.encryptionKey || home.secrets.encryptionKey,
       DATABASE_URL: postgresUrl,
       REDIS_URL: ownRedisUrl,
       MEMORY_URI: memoryUri,

@@ -1,7 +1,7 @@
 import { GraphQLInt, GraphQLList, GraphQLNonNull, GraphQLObjectType, GraphQLString } from 'graphql';
 import { apiError } from '@atomo-cc/kernel';
 import type { RecordedEvent } from '@atomo-cc/events';
-import { Fence, readEvents } from '@atomo-cc/event-store';
+import { Fence, readEvents, type EventCodec } from '@atomo-cc/event-store';
 import type { AppDatabase } from '@atomo-cc/platform/postgres';
 import { connectionOf, decodeCursor, encodeCursor, PageInfo, pageSize } from '../api/index.js';
 import type { ApiContext, ApiPart } from '../api/index.js';
@@ -22,7 +22,10 @@ const EventType = new GraphQLObjectType<RecordedEvent>({
     stream: { type: new GraphQLNonNull(GraphQLString), description: 'The record it happened to: Contact-<id>.' },
     streamVersion: { type: new GraphQLNonNull(GraphQLInt), description: "The record's version after it." },
     type: { type: new GraphQLNonNull(GraphQLString), description: 'Contact.created, Contact.updated and their kin.' },
-    data: { type: new GraphQLNonNull(JsonScalar) },
+    data: {
+      type: new GraphQLNonNull(JsonScalar),
+      description: 'Personal fields of a subject that was erased are null.',
+    },
     metadata: { type: new GraphQLNonNull(JsonScalar), description: 'Who did it, and in which request.' },
     recordedAt: { type: new GraphQLNonNull(DateTimeScalar) },
   },
@@ -51,8 +54,11 @@ const EventConnection = new GraphQLObjectType({
   },
 });
 
-/** The field that lists what happened, in the order of the log, up to the mark before which nothing can still appear. */
-export function eventsApi(database: AppDatabase): ApiPart {
+/**
+ * The field that lists what happened, opened and in today's shape, in the order of the log, up to the mark before which nothing can still
+ * appear.
+ */
+export function eventsApi(database: AppDatabase, codec: EventCodec): ApiPart {
   const fence = new Fence();
   return {
     query: {
@@ -74,7 +80,7 @@ export function eventsApi(database: AppDatabase): ApiPart {
           const after = args.after ? positionOf(args.after) : 0n;
           const events = await database.transaction(tenantId, async (tx) => {
             const settled = await fence.advance(tx);
-            return readEvents(tx, tenantId, { ...args, after, settled, limit: size + 1 });
+            return codec.decode(tx, await readEvents(tx, tenantId, { ...args, after, settled, limit: size + 1 }));
           });
           return connectionOf(events, size, (event) => encodeCursor(ORDER, [String(event.position)]), !args.after);
         },

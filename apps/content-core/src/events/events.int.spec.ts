@@ -1,4 +1,5 @@
-import { append, eventStoreMigrations } from '@atomo-cc/event-store';
+import { append, destroySubjectKey, EventCodec, eventStoreMigrations, SubjectKeys } from '@atomo-cc/event-store';
+import { ATOMO_EVENTS } from '@atomo-cc/events';
 import type { TenantId } from '@atomo-cc/kernel';
 import { aDatabase, type TestDatabase } from '@atomo-cc/testing';
 import { anApi, SHOP_TENANTS, type Json, type TestApi } from '../testing/index.js';
@@ -12,12 +13,14 @@ const LIST = `query ($after: String, $first: Int, $types: [String!], $stream: St
   }
 }`;
 
+const codec = new EventCodec(new SubjectKeys('the encryption key of this test'), ATOMO_EVENTS);
+
 let database: TestDatabase;
 let api: TestApi;
 
 beforeAll(async () => {
   database = await aDatabase(eventStoreMigrations);
-  api = await anApi([eventsApi(database.app)]);
+  api = await anApi([eventsApi(database.app, codec)]);
   for (let n = 1; n <= 7; n += 1) {
     await happen(OURS, `Item-${n % 2 ? 'odd' : 'even'}`, n % 3 ? 'Item.updated' : 'Item.created', { n });
     await happen(THEIRS, `Item-${n % 2 ? 'odd' : 'even'}`, 'Item.created', { theirs: n });
@@ -127,4 +130,21 @@ test('what is not settled yet is not listed, nor is what comes behind it, until 
   commit();
   await slow;
   expect(numbers(await list())).toEqual([1, 2, 3, 4, 5, 6, 7, 8, 9]);
+});
+
+test('personal fields are opened for who may read, and null once their subject is erased', async () => {
+  const stream = 'Item-personal';
+  const event = {
+    type: 'Item.created',
+    schemaVersion: 1,
+    data: { title: 'Lamp', contactMail: 'ada@example.com' },
+    personal: { subject: stream, fields: ['contactMail'] },
+  };
+  await database.app.transaction(OURS, async (tx) => {
+    const appends = [{ stream, expected: 'none' as const, events: [event], metadata: METADATA }];
+    await append(tx, OURS, await codec.encode(tx, OURS, appends));
+  });
+  expect((await list({ stream })).nodes).toMatchObject([{ data: event.data }]);
+  await database.system.transaction((tx) => destroySubjectKey(tx, OURS, stream));
+  expect((await list({ stream })).nodes[0].data).toEqual({ title: 'Lamp', contactMail: null });
 });

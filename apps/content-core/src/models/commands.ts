@@ -2,6 +2,7 @@ import { apiError, isCodedError, uuidv7, type CodedError, type TenantId } from '
 import { modelStream, type EventMetadata, type NewEvent, type RecordedEvent } from '@atomo-cc/events';
 import {
   append,
+  type EventCodec,
   findAnswers,
   fingerprintOf,
   GroupCommit,
@@ -55,15 +56,15 @@ const MAX_RUNS = 5;
 export class RecordCommands {
   private readonly group: GroupCommit<RecordCommand, Outcome>;
 
-  /** @param limits for measurements; the defaults of GroupCommit otherwise */
+  /** @param options the codec seals personal fields; limits are for measurements, the defaults of GroupCommit otherwise */
   constructor(
     schema: SchemaDefinition,
     database: AppDatabase,
-    limits: { maxBatch?: number; maxInFlight?: number } = {},
+    { codec, ...limits }: { maxBatch?: number; maxInFlight?: number; codec?: EventCodec } = {},
   ) {
     this.group = new GroupCommit({
       ...limits,
-      commit: (tenant, commands) => commitBatch(database, schema, tenant as TenantId, commands),
+      commit: (tenant, commands) => commitBatch(database, schema, codec, tenant as TenantId, commands),
       streamsOf: ({ model, id }) => [modelStream(model.name, id)],
       isRolledBack: (error) => isCodedError(error) || ROLLED_BACK.test(sqlState(error) ?? ''),
     });
@@ -116,12 +117,13 @@ interface Working {
 async function commitBatch(
   database: AppDatabase,
   schema: SchemaDefinition,
+  codec: EventCodec | undefined,
   tenant: TenantId,
   commands: readonly RecordCommand[],
 ): Promise<Outcome[]> {
   for (let run = 1; ; run += 1) {
     try {
-      return await database.transaction(tenant, (tx) => runBatch(tx, schema, tenant, commands));
+      return await database.transaction(tenant, (tx) => runBatch(tx, schema, codec, tenant, commands));
     } catch (error) {
       if (run === MAX_RUNS || !isAnswerTaken(error)) throw error;
     }
@@ -136,6 +138,7 @@ async function commitBatch(
 async function runBatch(
   tx: Tx,
   schema: SchemaDefinition,
+  codec: EventCodec | undefined,
   tenant: TenantId,
   commands: readonly RecordCommand[],
 ): Promise<Outcome[]> {
@@ -160,7 +163,9 @@ async function runBatch(
     if (refused) return { refused };
     const before = working.state;
     const events =
-      command.kind === 'create' ? decideCreate(command.model, values) : decideUpdate(command.model, before!, values);
+      command.kind === 'create'
+        ? decideCreate(command.model, working.id, values)
+        : decideUpdate(command.model, working.id, before!, values);
     if (events.length > 0) {
       proposals.push({ events, working, expected: before?.version ?? 0, metadata: metadataOf(command.context) });
       working.state = events.reduce<RecordState | null>(evolve, before);
@@ -175,13 +180,10 @@ async function runBatch(
   });
 
   if (proposals.length > 0) {
-    const result = await append(
-      tx,
-      tenant,
-      proposals.map(({ events, working, expected, metadata }) => {
-        return { stream: modelStream(working.model.name, working.id), expected, events, metadata };
-      }),
-    );
+    const appends = proposals.map(({ events, working, expected, metadata }) => {
+      return { stream: modelStream(working.model.name, working.id), expected, events, metadata };
+    });
+    const result = await append(tx, tenant, codec ? await codec.encode(tx, tenant, appends) : appends);
     // Only who appends past these commands gets here: the record's row was locked before its version was read.
     if (!result.ok) throw apiError('CONFLICT', `${result.stream} is at version ${result.currentVersion} by now.`);
     await writeRows(tx, tenant, records, result.events);

@@ -17,6 +17,7 @@ import {
 } from 'graphql';
 import { apiError, isUuid } from '@atomo-cc/kernel';
 import { inputName, type FieldDefinition, type ModelDefinition, type SchemaDefinition } from '@atomo-cc/schema';
+import type { EventCodec } from '@atomo-cc/event-store';
 import type { AppDatabase } from '@atomo-cc/platform/postgres';
 import { connectionOf, decodeCursor, encodeCursor, PageInfo, pageSize } from '../api/index.js';
 import type { ApiContext, ApiPart } from '../api/index.js';
@@ -26,9 +27,9 @@ import { RecordCommands } from './commands.js';
 import { compileGet, compileList, orderName, type OrderBy, type Where } from './query-compiler.js';
 
 /** The typed fields that a schema's models add to the API; every read is one SQL statement. */
-export function modelsApi(schema: SchemaDefinition, database: AppDatabase): ApiPart {
+export function modelsApi(schema: SchemaDefinition, database: AppDatabase, codec?: EventCodec): ApiPart {
   const types = new ModelTypes(schema);
-  const commands = new RecordCommands(schema, database);
+  const commands = new RecordCommands(schema, database, codec ? { codec } : {});
   const query: GraphQLFieldConfigMap<unknown, ApiContext> = {};
   const mutation: GraphQLFieldConfigMap<unknown, ApiContext> = {};
 

@@ -1,8 +1,9 @@
 import type { NewEvent } from '@atomo-cc/events';
-import type { RecordValues } from '@atomo-cc/schema';
+import { belongsTo, date, defineSchema, email, text, type RecordValues } from '@atomo-cc/schema';
 import { SHOP } from '../testing/index.js';
 import { decideCreate, decideUpdate, evolve, type RecordState } from './record.js';
 
+const ID = '01890000-0000-7000-8000-000000000001';
 const item = SHOP.models.find(({ name }) => name === 'Item')!;
 const created = (data: RecordValues): NewEvent => ({ type: 'Item.created', schemaVersion: 1, data });
 const updated = (data: RecordValues): NewEvent => ({ type: 'Item.updated', schemaVersion: 1, data });
@@ -10,11 +11,11 @@ const updated = (data: RecordValues): NewEvent => ({ type: 'Item.updated', schem
 /** What the record is after what happened so far, and what a change of it decides. */
 function given(...events: readonly NewEvent[]) {
   const state = events.reduce<RecordState | null>(evolve, null);
-  return { state, when: (values: RecordValues) => decideUpdate(item, state!, values) };
+  return { state, when: (values: RecordValues) => decideUpdate(item, ID, state!, values) };
 }
 
 test('given nothing, when a record is created, then one event has the values that were given', () => {
-  expect(decideCreate(item, { title: 'Lamp', price: null })).toEqual([created({ title: 'Lamp', price: null })]);
+  expect(decideCreate(item, ID, { title: 'Lamp', price: null })).toEqual([created({ title: 'Lamp', price: null })]);
 });
 
 test('given a record, when fields are changed, then one event has those that differ', () => {
@@ -49,4 +50,50 @@ test('the record after its events has their values and counts them', () => {
     updated({ title: 'Big lamp' }),
   );
   expect(state).toEqual({ version: 3, values: { title: 'Big lamp', price: null } });
+});
+
+describe('what is personal', () => {
+  const [person, thing] = defineSchema({
+    models: {
+      Person: {
+        fields: {
+          name: text().personal(),
+          mail: email().personal(),
+          born: date().personal(),
+          note: text(),
+          boss: belongsTo('Person'),
+        },
+      },
+      Thing: { fields: { title: text() } },
+    },
+  }).models;
+
+  test('is named beside the values, and is about the record itself', () => {
+    const values = { name: 'Ada', note: 'x', bossId: null, mail: null };
+    expect(decideCreate(person!, ID, values)).toEqual([
+      {
+        type: 'Person.created',
+        schemaVersion: 1,
+        data: values,
+        personal: { subject: `Person-${ID}`, fields: ['name', 'mail'] },
+      },
+    ]);
+  });
+
+  test('of a change is what really changes', () => {
+    const state = { version: 1, values: { name: 'Ada', mail: 'a@b.c' } };
+    expect(decideUpdate(person!, ID, state, { name: 'Ada', mail: null })).toMatchObject([
+      { data: { mail: null }, personal: { subject: `Person-${ID}`, fields: ['mail'] } },
+    ]);
+  });
+
+  test('is absent where nothing is', () => {
+    for (const event of [
+      ...decideCreate(person!, ID, { note: 'x' }),
+      ...decideUpdate(person!, ID, { version: 1, values: { name: 'Ada' } }, { name: 'Ada', note: 'y' }),
+      ...decideCreate(thing!, ID, { title: 'x' }),
+    ]) {
+      expect(event).not.toHaveProperty('personal');
+    }
+  });
 });

@@ -1,5 +1,5 @@
-import { modelEvent, type NewEvent } from '@atomo-cc/events';
-import type { FieldValue, ModelDefinition, RecordValues } from '@atomo-cc/schema';
+import { modelEvent, modelStream, type ModelEventKind, type NewEvent } from '@atomo-cc/events';
+import { inputName, type FieldValue, type ModelDefinition, type RecordValues } from '@atomo-cc/schema';
 
 /** A record as commands see it. */
 export interface RecordState {
@@ -8,14 +8,29 @@ export interface RecordState {
 }
 
 /** A new record: one event with the values that were given. */
-export function decideCreate(model: ModelDefinition, values: RecordValues): readonly NewEvent[] {
-  return [modelEvent(model.name, 'created', values)];
+export function decideCreate(model: ModelDefinition, id: string, values: RecordValues): readonly NewEvent[] {
+  return [recordEvent(model, id, 'created', values)];
 }
 
 /** A changed record: one event with what really changes, or none when nothing does. */
-export function decideUpdate(model: ModelDefinition, state: RecordState, values: RecordValues): readonly NewEvent[] {
+export function decideUpdate(
+  model: ModelDefinition,
+  id: string,
+  state: RecordState,
+  values: RecordValues,
+): readonly NewEvent[] {
   const changed = Object.entries(values).filter(([name, value]) => (state.values[name] ?? null) !== value);
-  return changed.length === 0 ? [] : [modelEvent(model.name, 'updated', Object.fromEntries(changed))];
+  return changed.length === 0 ? [] : [recordEvent(model, id, 'updated', Object.fromEntries(changed))];
+}
+
+/** What happened to a record. Those of its values that are personal are about the record itself, also when they are empty. */
+export function recordEvent(model: ModelDefinition, id: string, kind: ModelEventKind, values: RecordValues): NewEvent {
+  const event = modelEvent(model.name, kind, values);
+  let fields: string[] | undefined;
+  for (const field of model.fields) {
+    if (field.pii === 'personal' && Object.hasOwn(values, inputName(field))) (fields ??= []).push(inputName(field));
+  }
+  return fields ? { ...event, personal: { subject: modelStream(model.name, id), fields } } : event;
 }
 
 /** The record after an event. */

@@ -1,0 +1,202 @@
+import { createCipheriv, createDecipheriv, createHmac, hkdfSync, randomBytes } from 'node:crypto';
+import { CodedError, type TenantId } from '@atomo-cc/kernel';
+import type { Tx } from '@atomo-cc/platform/postgres';
+
+/** Why something that is kept sealed cannot be opened. */
+export const SEALED_DATA_ERRORS = {
+  ENCRYPTION_KEY_WRONG:
+    'The keys of personal data were wrapped under another ENCRYPTION_KEY, whose id the message names. Start with that one: without it the data cannot be read.',
+  SEALED_DATA_BROKEN:
+    'Sealed data, or the key it needs, is not as it was written; the message names the place. Run `npm run events -- verify`, and compare with a backup.',
+} as const;
+
+/** Of AES-256-GCM, in bytes: the lengths of NIST SP 800-38D §5.2, with the full tag. */
+const [KEY_BYTES, NONCE_BYTES, TAG_BYTES] = [32, 12, 16] as const;
+/** The first byte of whatever is sealed: a version of the form, so that another cipher can follow one day. */
+const BOX_FORM = 1;
+/**
+ * Statements to find or make the keys of a batch. One does it, a second is needed where another process makes a key at the
+ * same time or a subject was erased; more only when both come together, again and again.
+ */
+const MAX_ROUNDS = 5;
+
+/**
+ * Seals a text with AES-256-GCM: one byte for the form, a random nonce, the ciphertext, the tag. Random nonces of 96 bits
+ * are good for 2³² boxes under one key (NIST SP 800-38D §8.3): a subject has events by the thousand.
+ * @param context what the box belongs to; it opens nowhere else
+ */
+export function seal(key: Buffer, context: readonly unknown[], content: string | Buffer): Buffer {
+  const nonce = randomBytes(NONCE_BYTES);
+  const cipher = createCipheriv('aes-256-gcm', key, nonce, { authTagLength: TAG_BYTES });
+  cipher.setAAD(Buffer.from(JSON.stringify(context)));
+  const sealed = typeof content === 'string' ? cipher.update(content, 'utf8') : cipher.update(content);
+  cipher.final();
+  return Buffer.concat([FORM, nonce, sealed, cipher.getAuthTag()]);
+}
+
+const FORM = Buffer.of(BOX_FORM);
+
+/** What was sealed; null when the box was changed, or belongs to another key or context. */
+export function open(key: Buffer, context: readonly unknown[], box: Buffer): Buffer | null {
+  if (box[0] !== BOX_FORM || box.length < 1 + NONCE_BYTES + TAG_BYTES) return null;
+  const nonce = box.subarray(1, 1 + NONCE_BYTES);
+  // The length must be said: without it a tag of four bytes would do, and four bytes can be guessed.
+  const decipher = createDecipheriv('aes-256-gcm', key, nonce, { authTagLength: TAG_BYTES });
+  decipher.setAAD(Buffer.from(JSON.stringify(context)));
+  decipher.setAuthTag(box.subarray(-TAG_BYTES));
+  try {
+    return Buffer.concat([decipher.update(box.subarray(1 + NONCE_BYTES, -TAG_BYTES)), decipher.final()]);
+  } catch {
+    return null;
+  }
+}
+
+/** The key under which new data of a subject is sealed. */
+export interface SubjectKey {
+  /** From 1 on; each erasure of the subject begins the next. */
+  readonly generation: number;
+  readonly key: Buffer;
+}
+
+/** Names the key of one generation. */
+export interface SubjectKeyName {
+  readonly tenant: TenantId;
+  readonly subject: string;
+  readonly generation: number;
+}
+
+interface KeyRow {
+  readonly subject: string;
+  readonly generation: number;
+  readonly wrapped: Buffer | null;
+  readonly wrapped_by: string;
+}
+
+/**
+ * The keys of subjects: random, 256 bits, one for each subject and generation, kept wrapped under a key-encryption key that
+ * is derived from ENCRYPTION_KEY and never reaches the database. None is kept in memory beyond a call, so that a
+ * destroyed key opens nothing from the commit on, in any process.
+ */
+export class SubjectKeys {
+  /** Tells the key-encryption key apart from others without giving it away; stands beside each key it has wrapped. */
+  readonly id: string;
+  readonly #kek: Buffer;
+
+  /** @param encryptionKey ENCRYPTION_KEY; HKDF (RFC 5869) does not strengthen a guessable one: use 32 random bytes or more */
+  constructor(encryptionKey: string) {
+    this.#kek = Buffer.from(hkdfSync('sha256', encryptionKey, '', 'atomo subject keys 1', KEY_BYTES));
+    this.id = createHmac('sha256', this.#kek).update('atomo key id').digest('hex').slice(0, 16);
+  }
+
+  /**
+   * The keys for new data of these subjects, made where there is none, in one statement. Of two processes that make a key at
+   * the same time, the one that comes second waits for the other and uses its key. An erasure that commits between this
+   * and the caller's commit erases what the caller writes as well.
+   * @throws CodedError ENCRYPTION_KEY_WRONG, SEALED_DATA_BROKEN
+   */
+  async current(tx: Tx, tenant: TenantId, subjects: Iterable<string>): Promise<Map<string, SubjectKey>> {
+    const found = new Map<string, SubjectKey>();
+    // In the order of their names, so that two batches wait for each other instead of deadlocking.
+    let wanted = [...new Set(subjects)].sort().map((subject) => ({ subject, generation: 1 }));
+    for (let round = 1; wanted.length > 0; round += 1) {
+      if (round > MAX_ROUNDS) throw new Error('keys of subjects come and go faster than they can be found');
+      const fresh = randomBytes(KEY_BYTES * wanted.length);
+      const made = wanted.map(({ subject, generation }, index) => {
+        const key = fresh.subarray(KEY_BYTES * index, KEY_BYTES * (index + 1));
+        return { subject, generation, key, wrapped: this.#wrap({ tenant, subject, generation }, key) };
+      });
+      const rows = await tx.query<KeyRow & { is_made: boolean; n: number }>(
+        `with latest as (
+           select w.*, k.generation as known, k.wrapped as held, k.wrapped_by as held_by
+           from unnest($2::text[], $3::int[], $4::bytea[]) with ordinality as w (subject, generation, wrapped, n)
+           left join lateral (
+             select generation, wrapped, wrapped_by from subject_keys s
+             where s.tenant_id = $1 and s.subject = w.subject order by s.generation desc limit 1) as k on true
+         ), made as (
+           insert into subject_keys (tenant_id, subject, generation, wrapped, wrapped_by)
+           select $1, subject, generation, wrapped, $5 from latest
+           where held is null and coalesce(known, 0) = generation - 1 order by n
+           on conflict do nothing returning subject
+         )
+         select n::int, subject, coalesce(known, 0) as generation, held as wrapped, held_by as wrapped_by,
+                m.subject is not null as is_made
+         from latest left join made m using (subject)`,
+        [tenant, made.map((m) => m.subject), made.map((m) => m.generation), made.map((m) => m.wrapped), this.id],
+      );
+      wanted = [];
+      for (const { n, subject, generation, wrapped, wrapped_by, is_made } of rows) {
+        const own = made[n - 1]!;
+        if (is_made) found.set(subject, own);
+        else if (wrapped) {
+          const key = this.#unwrap({ tenant, subject, generation }, wrapped, wrapped_by);
+          found.set(subject, { generation, key });
+        } else wanted.push({ subject, generation: generation + 1 });
+      }
+      wanted.sort((a, b) => (a.subject < b.subject ? -1 : 1));
+    }
+    return found;
+  }
+
+  /**
+   * The keys of these generations, of any tenants that the transaction may see, in one statement: null for a key that was
+   * destroyed. One that never was is missing from the answer.
+   * @param names by whatever the caller likes to find them again
+   * @throws CodedError ENCRYPTION_KEY_WRONG, SEALED_DATA_BROKEN
+   */
+  async find<Name>(tx: Tx, names: ReadonlyMap<Name, SubjectKeyName>): Promise<Map<Name, Buffer | null>> {
+    const found = new Map<Name, Buffer | null>();
+    if (names.size === 0) return found;
+    const all = [...names];
+    const rows = await tx.query<Omit<KeyRow, 'subject' | 'generation'> & { n: number }>(
+      `select n::int, wrapped, wrapped_by
+       from unnest($1::uuid[], $2::text[], $3::int[]) with ordinality as w (tenant_id, subject, generation, n)
+       join subject_keys using (tenant_id, subject, generation)`,
+      [all.map(([, { tenant }]) => tenant), all.map(([, k]) => k.subject), all.map(([, k]) => k.generation)],
+    );
+    for (const { n, wrapped, wrapped_by } of rows) {
+      const [name, of] = all[n - 1]!;
+      found.set(name, wrapped && this.#unwrap(of, wrapped, wrapped_by));
+    }
+    return found;
+  }
+
+  #wrap(name: SubjectKeyName, key: Buffer): Buffer {
+    return seal(this.#kek, contextOf(name), key);
+  }
+
+  #unwrap(name: SubjectKeyName, wrapped: Buffer, wrappedBy: string): Buffer {
+    if (wrappedBy !== this.id) {
+      throw new CodedError(
+        'ENCRYPTION_KEY_WRONG',
+        `The key of ${name.subject} needs the ENCRYPTION_KEY with the id ${wrappedBy}; the one in use has the id ${this.id}. Start with the other one.`,
+        { needed: wrappedBy, inUse: this.id },
+      );
+    }
+    const key = open(this.#kek, contextOf(name), wrapped);
+    if (key?.length === KEY_BYTES) return key;
+    throw new CodedError(
+      'SEALED_DATA_BROKEN',
+      `The key ${name.generation} of ${name.subject} is not as it was written. ${SEALED_DATA_ERRORS.SEALED_DATA_BROKEN}`,
+      { subject: name.subject, key: name.generation },
+    );
+  }
+}
+
+function contextOf({ tenant, subject, generation }: SubjectKeyName): readonly unknown[] {
+  return ['atomo subject key', tenant, subject, generation];
+}
+
+/**
+ * Destroys the subject's key: from the commit on, all that was sealed under it reads as null, in events and snapshots alike,
+ * and nobody can undo it. What is written about the subject later is sealed under the next generation. Backups and the
+ * dead row, until Postgres vacuums it, still have the wrapped key.
+ * @param tx of the system role: nobody who serves requests can destroy a key
+ * @returns how many keys were destroyed; 0 for a subject that has none
+ */
+export function destroySubjectKey(tx: Tx, tenant: TenantId, subject: string): Promise<number> {
+  return tx.execute(
+    `update subject_keys set wrapped = null, destroyed_at = clock_timestamp()
+     where tenant_id = $1 and subject = $2 and wrapped is not null`,
+    [tenant, subject],
+  );
+}
