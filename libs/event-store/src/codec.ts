@@ -1,3 +1,4 @@
+import type { KeyObject } from 'node:crypto';
 import { CodedError, type TenantId } from '@atomo-cc/kernel';
 import type { EventCatalogue, NewEvent, PersonalFields, RecordedEvent } from '@atomo-cc/events';
 import type { Tx } from '@atomo-cc/platform/postgres';
@@ -120,7 +121,7 @@ export function fieldNames(stored: Data): string[] {
   return [...Object.keys(plain), ...(sealed?.fields ?? [])];
 }
 
-type Keys = ReadonlyMap<string, Buffer | null>;
+type Keys = ReadonlyMap<string, KeyObject | null>;
 
 function nameOf(tenant: TenantId, { key, subject }: SealedFields): string {
   return `${tenant} ${key} ${subject}`;

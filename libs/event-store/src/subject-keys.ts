@@ -1,4 +1,13 @@
-import { createCipheriv, createDecipheriv, createHmac, hkdfSync, randomBytes } from 'node:crypto';
+import {
+  createCipheriv,
+  createDecipheriv,
+  createHmac,
+  createSecretKey,
+  hkdfSync,
+  randomBytes,
+  randomFillSync,
+  type KeyObject,
+} from 'node:crypto';
 import { CodedError, type TenantId } from '@atomo-cc/kernel';
 import type { Tx } from '@atomo-cc/platform/postgres';
 
@@ -20,13 +29,29 @@ const BOX_FORM = 1;
  */
 const MAX_ROUNDS = 5;
 
+/** Nonces drawn from the system at once: asking for twelve bytes costs as much as asking for these. */
+const NONCES = 256;
+const nonces = Buffer.alloc(NONCES * NONCE_BYTES);
+let noncesUsed = NONCES;
+
+/** Twelve random bytes that nobody was given before; to be copied before the next ones are asked for. */
+function nextNonce(): Buffer {
+  if (noncesUsed === NONCES) {
+    randomFillSync(nonces);
+    noncesUsed = 0;
+  }
+  noncesUsed += 1;
+  return nonces.subarray((noncesUsed - 1) * NONCE_BYTES, noncesUsed * NONCE_BYTES);
+}
+
 /**
  * Seals a text with AES-256-GCM: one byte for the form, a random nonce, the ciphertext, the tag. Random nonces of 96 bits
  * are good for 2³² boxes under one key (NIST SP 800-38D §8.3): a subject has events by the thousand.
+ * @param key as a KeyObject: a cipher is made of one three times as fast as of bytes
  * @param context what the box belongs to; it opens nowhere else
  */
-export function seal(key: Buffer, context: readonly unknown[], content: string | Buffer): Buffer {
-  const nonce = randomBytes(NONCE_BYTES);
+export function seal(key: KeyObject, context: readonly unknown[], content: string | Buffer): Buffer {
+  const nonce = nextNonce();
   const cipher = createCipheriv('aes-256-gcm', key, nonce, { authTagLength: TAG_BYTES });
   cipher.setAAD(Buffer.from(JSON.stringify(context)));
   const sealed = typeof content === 'string' ? cipher.update(content, 'utf8') : cipher.update(content);
@@ -37,7 +62,7 @@ export function seal(key: Buffer, context: readonly unknown[], content: string |
 const FORM = Buffer.of(BOX_FORM);
 
 /** What was sealed; null when the box was changed, or belongs to another key or context. */
-export function open(key: Buffer, context: readonly unknown[], box: Buffer): Buffer | null {
+export function open(key: KeyObject, context: readonly unknown[], box: Buffer): Buffer | null {
   if (box[0] !== BOX_FORM || box.length < 1 + NONCE_BYTES + TAG_BYTES) return null;
   const nonce = box.subarray(1, 1 + NONCE_BYTES);
   // The length must be said: without it a tag of four bytes would do, and four bytes can be guessed.
@@ -55,7 +80,7 @@ export function open(key: Buffer, context: readonly unknown[], box: Buffer): Buf
 export interface SubjectKey {
   /** From 1 on; each erasure of the subject begins the next. */
   readonly generation: number;
-  readonly key: Buffer;
+  readonly key: KeyObject;
 }
 
 /** Names the key of one generation. */
@@ -80,11 +105,11 @@ interface KeyRow {
 export class SubjectKeys {
   /** Tells the key-encryption key apart from others without giving it away; stands beside each key it has wrapped. */
   readonly id: string;
-  readonly #kek: Buffer;
+  readonly #kek: KeyObject;
 
   /** @param encryptionKey ENCRYPTION_KEY; HKDF (RFC 5869) does not strengthen a guessable one: use 32 random bytes or more */
   constructor(encryptionKey: string) {
-    this.#kek = Buffer.from(hkdfSync('sha256', encryptionKey, '', 'atomo subject keys 1', KEY_BYTES));
+    this.#kek = createSecretKey(Buffer.from(hkdfSync('sha256', encryptionKey, '', 'atomo subject keys 1', KEY_BYTES)));
     this.id = createHmac('sha256', this.#kek).update('atomo key id').digest('hex').slice(0, 16);
   }
 
@@ -103,7 +128,8 @@ export class SubjectKeys {
       const fresh = randomBytes(KEY_BYTES * wanted.length);
       const made = wanted.map(({ subject, generation }, index) => {
         const key = fresh.subarray(KEY_BYTES * index, KEY_BYTES * (index + 1));
-        return { subject, generation, key, wrapped: this.#wrap({ tenant, subject, generation }, key) };
+        const wrapped = seal(this.#kek, contextOf({ tenant, subject, generation }), key);
+        return { subject, generation, key, wrapped };
       });
       const rows = await tx.query<KeyRow & { is_made: boolean; n: number }>(
         `with latest as (
@@ -126,7 +152,7 @@ export class SubjectKeys {
       wanted = [];
       for (const { n, subject, generation, wrapped, wrapped_by, is_made } of rows) {
         const own = made[n - 1]!;
-        if (is_made) found.set(subject, own);
+        if (is_made) found.set(subject, { generation: own.generation, key: createSecretKey(own.key) });
         else if (wrapped) {
           const key = this.#unwrap({ tenant, subject, generation }, wrapped, wrapped_by);
           found.set(subject, { generation, key });
@@ -143,8 +169,8 @@ export class SubjectKeys {
    * @param names by whatever the caller likes to find them again
    * @throws CodedError ENCRYPTION_KEY_WRONG, SEALED_DATA_BROKEN
    */
-  async find<Name>(tx: Tx, names: ReadonlyMap<Name, SubjectKeyName>): Promise<Map<Name, Buffer | null>> {
-    const found = new Map<Name, Buffer | null>();
+  async find<Name>(tx: Tx, names: ReadonlyMap<Name, SubjectKeyName>): Promise<Map<Name, KeyObject | null>> {
+    const found = new Map<Name, KeyObject | null>();
     if (names.size === 0) return found;
     const all = [...names];
     const rows = await tx.query<Omit<KeyRow, 'subject' | 'generation'> & { n: number }>(
@@ -160,11 +186,7 @@ export class SubjectKeys {
     return found;
   }
 
-  #wrap(name: SubjectKeyName, key: Buffer): Buffer {
-    return seal(this.#kek, contextOf(name), key);
-  }
-
-  #unwrap(name: SubjectKeyName, wrapped: Buffer, wrappedBy: string): Buffer {
+  #unwrap(name: SubjectKeyName, wrapped: Buffer, wrappedBy: string): KeyObject {
     if (wrappedBy !== this.id) {
       throw new CodedError(
         'ENCRYPTION_KEY_WRONG',
@@ -173,7 +195,7 @@ export class SubjectKeys {
       );
     }
     const key = open(this.#kek, contextOf(name), wrapped);
-    if (key?.length === KEY_BYTES) return key;
+    if (key?.length === KEY_BYTES) return createSecretKey(key);
     throw new CodedError(
       'SEALED_DATA_BROKEN',
       `The key ${name.generation} of ${name.subject} is not as it was written. ${SEALED_DATA_ERRORS.SEALED_DATA_BROKEN}`,

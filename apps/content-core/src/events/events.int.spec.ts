@@ -117,7 +117,7 @@ test('what is not settled yet is not listed, nor is what comes behind it, until 
       {
         stream: 'Item-slow',
         expected: 'any',
-        events: [{ type: 'Item.slow', schemaVersion: 1, data: { n: 8 } }],
+        events: [{ type: 'Item.updated', schemaVersion: 1, data: { n: 8 } }],
         metadata: METADATA,
       },
     ]);
@@ -125,7 +125,7 @@ test('what is not settled yet is not listed, nor is what comes behind it, until 
     await held;
   });
   await isAppended;
-  await happen(OURS, 'Item-fast', 'Item.fast', { n: 9 });
+  await happen(OURS, 'Item-fast', 'Item.updated', { n: 9 });
   expect(numbers(await list())).toEqual([1, 2, 3, 4, 5, 6, 7]);
   commit();
   await slow;
