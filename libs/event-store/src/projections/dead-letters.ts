@@ -3,7 +3,8 @@ import type { RecordedEvent } from '@atomo-cc/events';
 import { sqlState, type SystemDatabase, type Tx } from '@atomo-cc/platform/postgres';
 import { toEvent, type Row } from '../append.js';
 import { columnText, errorText, type Shard } from './checkpoints.js';
-import { refuseUnknown, type Projection, type ProjectionIdentity } from './projection.js';
+import type { EventCodec } from '../codec.js';
+import { decodeFor, type Projection, type ProjectionIdentity } from './projection.js';
 
 /** Dead letters of one batch: beyond, it is the projection that is broken, and going on would turn the whole log into them. */
 export const MAX_DEAD_LETTERS_PER_BATCH = 10;
@@ -148,13 +149,19 @@ export function openDeadLetters(
 /**
  * Applies the event of a dead letter now, between two batches of its shard and after later events of its stream. True: it took
  * effect and the letter is closed. False: it failed again, and the letter has the new error.
+ * @param codec that of the runner
  * @throws CodedError DEAD_LETTER_NOT_OPEN, PROJECTION_EVENT_UNKNOWN, PROJECTION_BROKEN; what is no event's fault: try again
  */
-export function retryDeadLetter(database: SystemDatabase, projection: Projection, position: bigint): Promise<boolean> {
+export function retryDeadLetter(
+  database: SystemDatabase,
+  projection: Projection,
+  position: bigint,
+  codec: EventCodec | null = null,
+): Promise<boolean> {
   return database.transaction(async (tx) => {
-    const event = await lockLetter(tx, projection, position);
-    refuseUnknown(projection, [event]);
-    const error = await attempt(tx, projection, [event]);
+    const stored = await lockLetter(tx, projection, position);
+    const events = await decodeFor(projection, [stored], tx, codec);
+    const error = await attempt(tx, projection, events);
     const key = [projection.name, projection.version, String(position)];
     if (error === undefined) {
       await tx.execute(

@@ -1,7 +1,8 @@
-import { CodedError, type TenantId } from '@atomo-cc/kernel';
+import { CodedError, isCodedError, type TenantId } from '@atomo-cc/kernel';
 import type { RecordedEvent } from '@atomo-cc/events';
 import type { Tx } from '@atomo-cc/platform/postgres';
 import { toEvent, type Row } from '../append.js';
+import type { EventCodec } from '../codec.js';
 
 /** Why a projection does not go on, or does not do what it is asked. */
 export const PROJECTION_ERRORS = {
@@ -26,7 +27,8 @@ export interface ProjectionIdentity {
 /** Something that is computed from the log, behind the commands' backs. */
 export interface Projection extends ProjectionIdentity {
   /**
-   * The types of event that it is given, each with the schema versions that it understands; the batch holds no others. With
+   * The types of event that it is given, each with the schema versions that it understands (where the runner has a codec: that
+   * of today, as older ones come in its shape); the batch holds no others. With
    * `'all'` it is given every event, and throws `unknownEvent` for one that it must not pass over.
    */
   readonly eventTypes: 'all' | Readonly<Record<string, readonly number[]>>;
@@ -63,6 +65,35 @@ export function refuseUnknown(projection: Projection, batch: readonly RecordedEv
   for (const event of batch) {
     if (!eventTypes[event.type]?.includes(event.schemaVersion)) throw unknownEvent(projection, event);
   }
+}
+
+/**
+ * The events as a projection sees them: opened, and in the shapes of today. What cannot be read stops this projection alone,
+ * before it, and nothing else.
+ * @param codec null: the events as they are stored
+ * @throws CodedError PROJECTION_EVENT_UNKNOWN; PROJECTION_BROKEN for sealed data that does not open
+ */
+export async function decodeFor(
+  projection: Projection,
+  batch: readonly RecordedEvent[],
+  tx: Tx,
+  codec: EventCodec | null,
+): Promise<readonly RecordedEvent[]> {
+  let events = batch;
+  try {
+    if (codec) events = await codec.decode(tx, batch);
+  } catch (error) {
+    if (!isCodedError(error)) throw error;
+    if (error.code === 'EVENT_TYPE_UNKNOWN' || error.code === 'EVENT_VERSION_UNKNOWN') {
+      throw unknownEvent(
+        projection,
+        batch.find(({ position }) => String(position) === error.details?.['position'])!,
+      );
+    }
+    throw new CodedError('PROJECTION_BROKEN', error.message, error.details, { cause: error });
+  }
+  refuseUnknown(projection, events);
+  return events;
 }
 
 /** @throws TypeError for a projection that cannot be told from others, or has no shard */

@@ -3,7 +3,10 @@ import type { RecordedEvent } from '@atomo-cc/events';
 import { Leases1700000001000, openSystemDatabase, type SystemDatabase, type Tx } from '@atomo-cc/platform/postgres';
 import { Metrics } from '@atomo-cc/platform/telemetry';
 import { aDatabase, eventually, type TestDatabase } from '@atomo-cc/testing';
+import { EventCatalogue } from '@atomo-cc/events';
 import { append } from '../append.js';
+import { EventCodec } from '../codec.js';
+import { SubjectKeys } from '../subject-keys.js';
 import { eventStoreMigrations } from '../schema.js';
 import { claimShard, lockShard, moveCheckpoint, pauseProjection, resumeProjection } from './checkpoints.js';
 import { openDeadLetters, retryDeadLetter, skipDeadLetter } from './dead-letters.js';
@@ -455,6 +458,66 @@ describe('an event that cannot be applied', () => {
     const runner = await run(projection);
     await eventually('it stopped', async () => (await runner.status())[0]!.state === 'stopped');
     expect(await openDeadLetters(database.system, projection)).toEqual([]);
+  });
+});
+
+describe('with a codec', () => {
+  const codec = new EventCodec(
+    new SubjectKeys('the encryption key of these tests'),
+    new EventCatalogue({ 'Thing.changed': { version: 2, upcasters: { 1: ({ n }) => ({ n, isOld: true }) } } }),
+  );
+  const seen: unknown[] = [];
+  const seeing = (): Projection => ({
+    ...counting((batch) => void seen.push(...batch.map(({ data }) => data))),
+    eventTypes: { 'Thing.changed': [2] },
+  });
+  beforeEach(() => void seen.splice(0));
+
+  it('a projection sees events opened and in the shape of today', async () => {
+    await write(A, [{ stream: 'Thing-1', n: 1 }]);
+    const event = {
+      type: 'Thing.changed',
+      schemaVersion: 2,
+      data: { n: 2 },
+      personal: { subject: 'Thing-2', fields: ['n'] },
+    };
+    await database.app.transaction(B, async (tx) => {
+      const appends = [{ stream: 'Thing-2', expected: 'any' as const, events: [event], metadata: METADATA }];
+      await append(tx, B, await codec.encode(tx, B, appends));
+    });
+    await caughtUp(await run(seeing(), { codec }));
+    expect(seen).toEqual([{ n: 1, isOld: true }, { n: 2 }]);
+  });
+
+  it.each([
+    ['a newer version', { schemaVersion: 3, data: { n: 2 } }, 'PROJECTION_EVENT_UNKNOWN'],
+    [
+      'a box that does not open',
+      { schemaVersion: 2, data: { $sealed: { subject: 'x', key: 1, fields: [], box: '' } } },
+      'PROJECTION_BROKEN',
+    ],
+  ])('%s stops the projection that meets it, before it, and no other', async (_name, event, code) => {
+    await write(A, [{ stream: 'Thing-1', n: 1 }]);
+    const other: Projection = { ...counting(), eventTypes: { 'Thing.seen': [1] } };
+    const errors: unknown[] = [];
+    const stopping = seeing();
+    const runner = await run([stopping, other], { codec, onError: (error) => errors.push(error) });
+    await eventually('the first is applied', () => seen.length === 1);
+    const appends = [
+      {
+        stream: 'Thing-1',
+        expected: 'any' as const,
+        events: [{ type: 'Thing.changed', ...event }],
+        metadata: METADATA,
+      },
+    ];
+    await database.app.transaction(A, (tx) => append(tx, A, appends));
+    const stateOf = async ({ name }: Projection) => (await runner.status()).find((shard) => shard.name === name)!.state;
+    await eventually('it stopped', async () => (await stateOf(stopping)) === 'stopped');
+    expect(await stateOf(other)).toBe('running');
+    expect(errors).toEqual([expect.objectContaining({ code })]);
+    expect(seen).toHaveLength(1);
+    expect(await openDeadLetters(database.system, stopping)).toEqual([]);
   });
 });
 

@@ -1,6 +1,7 @@
 import { sleep, uuidv7 } from '@atomo-cc/kernel';
 import { releaseLease, takeLease, type Lease, type SystemDatabase, type Tx } from '@atomo-cc/platform/postgres';
 import type { Metrics } from '@atomo-cc/platform/telemetry';
+import type { EventCodec } from '../codec.js';
 import { Fence } from '../fence.js';
 import { ensureCheckpoints, readStatus, type Shard, type ShardStatus } from './checkpoints.js';
 import { ProjectionFigures } from './figures.js';
@@ -16,6 +17,8 @@ export const PROJECTION_POLL_MS = 1_000;
 export interface ProjectionRunnerOptions {
   readonly database: SystemDatabase;
   readonly projections: readonly Projection[];
+  /** Opens events and reads old shapes as those of today; without it, projections are given what is stored. */
+  readonly codec?: EventCodec;
   readonly metrics?: Metrics;
   /** Told each failed attempt, and each failed renewal of the leases (then without a shard); for the log. Must not throw. */
   readonly onError?: (error: unknown, shard: Shard | null) => void;
@@ -168,6 +171,7 @@ export class ProjectionRunner {
       database,
       fence: this.fence,
       projection,
+      codec: this.options.codec ?? null,
       maxEvents: this.options.maxEvents ?? MAX_BATCH_EVENTS,
       pollMs: this.options.pollMs ?? PROJECTION_POLL_MS,
       idleMs: this.leaseMs,

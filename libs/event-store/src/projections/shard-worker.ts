@@ -1,10 +1,11 @@
 import { backoffMs, isCodedError, sleep, type Backoff } from '@atomo-cc/kernel';
 import type { SystemDatabase, Tx } from '@atomo-cc/platform/postgres';
+import type { EventCodec } from '../codec.js';
 import type { Fence } from '../fence.js';
 import { UNSETTLED_LOOK_MS } from '../read.js';
 import { claimShard, lockShard, moveCheckpoint, noteFailure, stopProjection, type Shard } from './checkpoints.js';
 import { applyInParts } from './dead-letters.js';
-import { readBatch, refuseUnknown, type Projection } from './projection.js';
+import { decodeFor, readBatch, type Projection } from './projection.js';
 
 /** Attempts at a whole batch before it is taken apart: what passes by itself mostly has by then. */
 const WHOLE_ATTEMPTS = 3;
@@ -18,6 +19,7 @@ export interface ShardWork {
   readonly database: SystemDatabase;
   readonly fence: Fence;
   readonly projection: Projection;
+  readonly codec: EventCodec | null;
   readonly maxEvents: number;
   readonly pollMs: number;
   /** A transaction in which this process does nothing for so long is ended by Postgres, and its locks with it. */
@@ -110,18 +112,18 @@ export class ShardWorker {
   }
 
   private async look(tx: Tx, failures: number): Promise<Look> {
-    const { fence, projection, maxEvents } = this.work;
+    const { fence, projection, codec, maxEvents } = this.work;
     const { position, state } = await lockShard(tx, this.shard, this.epoch);
     if (state !== 'running') return { next: 'poll', events: 0, letters: 0 };
     const settled = await fence.advance(tx);
     const batch = await readBatch(tx, projection, { shard: this.shard.shard, after: position, settled, maxEvents });
     const events = batch.events.length;
-    refuseUnknown(projection, batch.events);
+    const decoded = await decodeFor(projection, batch.events, tx, codec);
     let letters = 0;
-    if (events > 0 && failures < WHOLE_ATTEMPTS) await projection.apply(batch.events, tx);
+    if (events > 0 && failures < WHOLE_ATTEMPTS) await projection.apply(decoded, tx);
     else if (events > 0) {
       const place = { shard: this.shard, attempts: failures + 1 };
-      letters = await applyInParts(tx, projection, batch.events, place);
+      letters = await applyInParts(tx, projection, decoded, place);
     }
     if (batch.upTo > position) {
       await moveCheckpoint(tx, this.shard, this.epoch, { from: position, to: batch.upTo, events: events - letters });
