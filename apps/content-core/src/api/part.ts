@@ -6,6 +6,10 @@ export interface ApiContext {
   readonly principal: Principal;
   /** One id for everything the request sets off; it is in the answer's x-request-id, in logs and in events. */
   readonly requestId: string;
+  /** The network address that the request came from: of the proxy where one stands in front. */
+  readonly address?: string;
+  /** The recorded span of the operation (W3C Trace Context), so that what others do for it later joins its trace. */
+  readonly traceparent?: string | undefined;
 }
 
 /** The fields that one feature adds to the API. */

@@ -1,4 +1,4 @@
-import type { Server } from 'node:http';
+import type { IncomingMessage, Server } from 'node:http';
 import type { Duplex } from 'node:stream';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import {
@@ -14,6 +14,7 @@ import {
   visit,
   type DocumentNode,
   type ExecutionArgs,
+  type ExecutionResult,
   type GraphQLErrorOptions,
 } from 'graphql';
 import { compileQuery, isCompiledQuery, type CompiledQuery } from 'graphql-jit';
@@ -25,6 +26,7 @@ import { renderGraphiQL } from '@graphql-yoga/render-graphiql';
 import { apiError, API_ERRORS, isCodedError, uuidv7 } from '@atomo-cc/kernel';
 import type { Principal } from '@atomo-cc/access';
 import type { Logger } from '@atomo-cc/platform/logging';
+import { currentTraceparent, isTracing, withSpan } from '@atomo-cc/platform/telemetry';
 import type { ApiContext, ApiPart } from './part.js';
 import { JsonScalar } from './scalars.js';
 
@@ -38,6 +40,8 @@ const MAX_VARIABLE_ERRORS = 20;
 const CONNECTION_INIT_MS = 10_000;
 /** The largest message a subscriber may send: a document and its variables. */
 const MAX_MESSAGE_BYTES = 1024 * 1024;
+/** Characters of an operation's name in the name of its span; the name is the caller's, and may be of any length. */
+const MAX_SPAN_NAME = 100;
 
 /** One GraphQL schema of all features' parts. */
 export function buildApiSchema(parts: readonly ApiPart[]): GraphQLSchema {
@@ -74,7 +78,7 @@ export function serveApi(fastify: FastifyInstance, options: ApiServerOptions): {
     schema: options.schema,
     parse: (source) => documents.parse(typeof source === 'string' ? source : source.body),
     validate: (_schema, document) => documents.validate(document),
-    execute: (args: ExecutionArgs) => documents.execute(args),
+    execute: (args: ExecutionArgs) => inSpan(args, (own) => documents.execute(own)),
     context: (request) => request.raw.apiContext as unknown as Record<string, unknown>,
     onOperation: (request, _args, result) =>
       'errors' in result && result.errors
@@ -86,7 +90,13 @@ export function serveApi(fastify: FastifyInstance, options: ApiServerOptions): {
   const answer = async (request: FastifyRequest, reply: FastifyReply) => {
     try {
       const principal = await options.authenticate(request.headers.authorization);
-      request.apiContext = { principal, requestId: request.id };
+      const { traceparent } = request.headers;
+      request.apiContext = {
+        principal,
+        requestId: request.id,
+        address: request.ip,
+        ...(typeof traceparent === 'string' && { traceparent }),
+      };
     } catch (error) {
       const body = { errors: [formatError(error as Error, request.id)] };
       return reply.status(isCodedError(error) ? 401 : 500).send(body);
@@ -148,7 +158,7 @@ function serveSockets(
   formatError: FormatError,
 ): { close(): Promise<void> } {
   const sockets = new WebSocketServer({ noServer: true, maxPayload: MAX_MESSAGE_BYTES });
-  const disposable = useServer<Record<string, unknown>, { principal?: Principal }>(
+  const disposable = useServer<Record<string, unknown>, { principal?: Principal; request: IncomingMessage }>(
     {
       schema: options.schema,
       // Or the reason of an internal error would be told to the subscriber when its socket is closed.
@@ -162,7 +172,17 @@ function serveSockets(
           return false;
         }
       },
-      context: (context): ApiContext => ({ principal: context.extra.principal!, requestId: uuidv7() }),
+      context: ({ extra, connectionParams }, _id, payload): ApiContext => {
+        const address = extra.request.socket.remoteAddress;
+        // Of the operation where it says so, else of the connection, which lives through many.
+        const traceparent = payload.extensions?.['traceparent'] ?? connectionParams?.['traceparent'];
+        return {
+          principal: extra.principal!,
+          requestId: uuidv7(),
+          ...(address !== undefined && { address }),
+          ...(typeof traceparent === 'string' && { traceparent }),
+        };
+      },
       onSubscribe: async (context, _id, payload) => {
         try {
           // A socket lives longer than a token: who has logged out meanwhile begins nothing new.
@@ -180,8 +200,9 @@ function serveSockets(
           return [formatError(error as Error)];
         }
       },
-      execute: ((args: ExecutionArgs) => documents.execute(args)) as never,
-      subscribe,
+      execute: ((args: ExecutionArgs) => inSpan(args, (own) => documents.execute(own))) as never,
+      // The span is that of the begin: what a subscription sends belongs to the traces of those who caused it.
+      subscribe: ((args: ExecutionArgs) => inSpan(args, subscribe)) as never,
       onError: (_context, _id, _payload, errors) => errors.map((error) => formatError(error).toJSON()),
       onNext: (_context, _id, _payload, args, result) => {
         if (!result.errors) return undefined;
@@ -194,7 +215,7 @@ function serveSockets(
     },
     sockets,
   );
-  const upgrade = (request: import('node:http').IncomingMessage, socket: Duplex, head: Buffer) => {
+  const upgrade = (request: IncomingMessage, socket: Duplex, head: Buffer) => {
     // Cut, not parsed: what a client sends need not be a URL, and an error here would end the process.
     if (request.url?.split('?', 1)[0] !== '/graphql') {
       socket.destroy();
@@ -209,6 +230,33 @@ function serveSockets(
       await disposable.dispose();
     },
   };
+}
+
+/**
+ * Carries out an operation within a span of its own, which continues that of the request, or the caller's. It says of the
+ * operation its type and name and of its errors the first one's code: no variable, no document, nobody's address.
+ */
+function inSpan(args: ExecutionArgs, work: (args: ExecutionArgs) => unknown): Promise<ExecutionResult> {
+  // As the libraries want it: an answer, a promise of one, or a subscription's iterator.
+  if (!isTracing()) return work(args) as Promise<ExecutionResult>;
+  const given = args.contextValue as ApiContext;
+  const operation = getOperationAST(args.document, args.operationName);
+  const type = operation?.operation ?? 'query';
+  const name = operation?.name?.value.slice(0, MAX_SPAN_NAME);
+  const attributes = {
+    'graphql.operation.type': type,
+    ...(name !== undefined && { 'graphql.operation.name': name }),
+    'atomo.tenant': given.principal.tenantId,
+  };
+  return withSpan(
+    name ? `${type} ${name}` : type,
+    { parent: given.traceparent, attributes },
+    async () => {
+      const contextValue: ApiContext = { ...given, traceparent: currentTraceparent() };
+      return (await work({ ...args, contextValue })) as ExecutionResult;
+    },
+    ({ errors }) => errors?.[0]?.originalError ?? errors?.[0],
+  );
 }
 
 function authorizationOf(parameters: Readonly<Record<string, unknown>> | undefined): string | undefined {

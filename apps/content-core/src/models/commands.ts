@@ -22,7 +22,9 @@ import {
   type SchemaDefinition,
 } from '@atomo-cc/schema';
 import { sqlState, type AppDatabase, type Tx } from '@atomo-cc/platform/postgres';
+import { currentTraceparent, withoutSpan, withSpan } from '@atomo-cc/platform/telemetry';
 import type { ApiContext } from '../api/index.js';
+import { CommandSpans } from './command-spans.js';
 import { COLUMN_TYPES } from './model-tables.js';
 import { decideCreate, decideUpdate, evolve, type RecordState } from './record.js';
 
@@ -64,7 +66,9 @@ export class RecordCommands {
   ) {
     this.group = new GroupCommit({
       ...limits,
-      commit: (tenant, commands) => commitBatch(database, schema, codec, tenant as TenantId, commands),
+      // A transaction serves many: it is no part of the request that happened to begin it.
+      commit: (tenant, commands) =>
+        withoutSpan(() => commitBatch(database, schema, codec, tenant as TenantId, commands)),
       streamsOf: ({ model, id }) => [modelStream(model.name, id)],
       isRolledBack: (error) => isCodedError(error) || ROLLED_BACK.test(sqlState(error) ?? ''),
     });
@@ -86,7 +90,15 @@ export class RecordCommands {
     return this.submit({ ...command, kind: 'update' });
   }
 
-  private async submit(command: RecordCommand): Promise<string> {
+  private submit(command: RecordCommand): Promise<string> {
+    const attributes = { 'atomo.command': command.kind, 'atomo.model': command.model.name };
+    return withSpan(`${command.kind} ${command.model.name}`, { attributes }, () => {
+      const traceparent = currentTraceparent();
+      return this.commit(traceparent ? { ...command, context: { ...command.context, traceparent } } : command);
+    });
+  }
+
+  private async commit(command: RecordCommand): Promise<string> {
     const key = command.idempotencyKey;
     if (key !== null && (key === '' || key.length > MAX_IDEMPOTENCY_KEY || key.includes('\0') || !key.isWellFormed())) {
       throw apiError(
@@ -122,9 +134,13 @@ async function commitBatch(
   commands: readonly RecordCommand[],
 ): Promise<Outcome[]> {
   for (let run = 1; ; run += 1) {
+    const spans = CommandSpans.of(commands);
     try {
-      return await database.transaction(tenant, (tx) => runBatch(tx, schema, codec, tenant, commands));
+      const outcomes = await database.transaction(tenant, (tx) => runBatch(tx, schema, codec, tenant, commands, spans));
+      spans?.ended();
+      return outcomes;
     } catch (error) {
+      spans?.ended(error);
       if (run === MAX_RUNS || !isAnswerTaken(error)) throw error;
     }
   }
@@ -141,6 +157,7 @@ async function runBatch(
   codec: EventCodec | undefined,
   tenant: TenantId,
   commands: readonly RecordCommand[],
+  spans: CommandSpans | null,
 ): Promise<Outcome[]> {
   const answers = await findAnswers(tx, tenant, [
     ...new Set(commands.flatMap(({ idempotencyKey }) => idempotencyKey ?? [])),
@@ -167,7 +184,8 @@ async function runBatch(
         ? decideCreate(command.model, working.id, values)
         : decideUpdate(command.model, working.id, before!, values);
     if (events.length > 0) {
-      proposals.push({ events, working, expected: before?.version ?? 0, metadata: metadataOf(command.context) });
+      const metadata = metadataOf(command.context, spans?.append(command));
+      proposals.push({ events, working, expected: before?.version ?? 0, metadata });
       working.state = events.reduce<RecordState | null>(evolve, before);
       working.isChanged = true;
     }
@@ -179,6 +197,7 @@ async function runBatch(
     return { id: working.id };
   });
 
+  spans?.decided(outcomes);
   if (proposals.length > 0) {
     const appends = proposals.map(({ events, working, expected, metadata }) => {
       return { stream: modelStream(working.model.name, working.id), expected, events, metadata };
@@ -202,8 +221,15 @@ function saidBy({ kind, model, id, input, expectedVersion, context }: RecordComm
   return [kind, model.name, kind === 'update' ? id : null, input, expectedVersion, context.principal.userId];
 }
 
-function metadataOf({ principal, requestId }: ApiContext): EventMetadata {
-  return { actor: `user:${principal.userId}`, correlationId: requestId, causationId: requestId };
+/** @param traceparent of the span that appends, so that what follows from the events is its child */
+function metadataOf({ principal, requestId, address }: ApiContext, traceparent: string | undefined): EventMetadata {
+  return {
+    actor: `user:${principal.userId}`,
+    correlationId: requestId,
+    causationId: requestId,
+    ...(address !== undefined && { address }),
+    ...(traceparent !== undefined && { traceparent }),
+  };
 }
 
 function workingOn(records: Map<string, Working>, { model, id }: RecordCommand): Working {

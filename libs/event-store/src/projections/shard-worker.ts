@@ -1,6 +1,7 @@
 import { backoffMs, isCodedError, sleep, type Backoff } from '@atomo-cc/kernel';
 import type { SystemDatabase, Tx } from '@atomo-cc/platform/postgres';
 import type { EventCodec } from '../codec.js';
+import { isTracing, recordSpans, spanTime } from '@atomo-cc/platform/telemetry';
 import type { Fence } from '../fence.js';
 import { UNSETTLED_LOOK_MS } from '../read.js';
 import { claimShard, lockShard, moveCheckpoint, noteFailure, stopProjection, type Shard } from './checkpoints.js';
@@ -29,7 +30,13 @@ export interface ShardWork {
 }
 
 /** What one look found: whether there may be more at once, or after which pause to look again. */
-type Look = { readonly next: 'now' | 'poll' | 'unsettled'; readonly events: number; readonly letters: number };
+type Look = {
+  readonly next: 'now' | 'poll' | 'unsettled';
+  readonly events: number;
+  readonly letters: number;
+  /** The `traceparent` of the events, where traces are recorded. */
+  readonly traces?: readonly (string | undefined)[];
+};
 
 /**
  * Applies the events of one shard under one epoch of its lease, a batch in a transaction: lock the checkpoint, read,
@@ -79,8 +86,10 @@ export class ShardWorker {
       try {
         if (!isClaimed) await this.inTransaction((tx) => claimShard(tx, this.shard, this.epoch));
         isClaimed = true;
-        const { next, events, letters } = await this.inTransaction((tx) => this.look(tx, failures));
+        const startTime = spanTime();
+        const { next, events, letters, traces } = await this.inTransaction((tx) => this.look(tx, failures));
         failures = 0;
+        if (traces) this.recordTraces(traces, startTime);
         if (events > 0) this.work.onApplied(events, letters);
         if (next !== 'now') pauseMs = this.pauseBefore(next === 'unsettled', events);
       } catch (error) {
@@ -128,8 +137,21 @@ export class ShardWorker {
     if (batch.upTo > position) {
       await moveCheckpoint(tx, this.shard, this.epoch, { from: position, to: batch.upTo, events: events - letters });
     }
-    if (batch.upTo < settled) return { next: 'now', events, letters };
-    return { next: (await isHeldUp(tx, settled)) ? 'unsettled' : 'poll', events, letters };
+    const traces = isTracing() ? { traces: batch.events.map(({ metadata }) => metadata.traceparent) } : {};
+    if (batch.upTo < settled) return { next: 'now', events, letters, ...traces };
+    return { next: (await isHeldUp(tx, settled)) ? 'unsettled' : 'poll', events, letters, ...traces };
+  }
+
+  /** A span in each trace whose events were in the batch, with the batch's times: from its look to its commit. */
+  private recordTraces(traces: readonly (string | undefined)[], startTime: number): void {
+    const { name, version, shard } = this.shard;
+    const attributes = {
+      'atomo.projection': name,
+      'atomo.projection.version': version,
+      'atomo.projection.shard': shard,
+      'atomo.batch.events': traces.length,
+    };
+    recordSpans(`project ${name}`, traces, { kind: 'consumer', startTime, endTime: spanTime(), attributes });
   }
 
   /** Keeps the error where people look, and stops the projection when trying again is of no use. */

@@ -16,6 +16,33 @@ export const count = makeValidator<number>((input) => {
   return Number(input);
 });
 
+/** A collector's http: or https: address, to which a path is added. */
+export const collectorUrl = makeValidator<string>((input) => {
+  const { username, password, search, hash } = new URL(requireUrl(input, ['http:', 'https:']));
+  if (username || password) throw new EnvError('is a URL with a login in it: that belongs into the headers');
+  if (search || hash) throw new EnvError('is a URL with something behind its path');
+  return input;
+});
+
+/** Headers as OpenTelemetry writes them: `name=value,name=value`, values percent-encoded. */
+export const headerList = makeValidator<Readonly<Record<string, string>>>((input) =>
+  Object.fromEntries(
+    input.split(',').map((pair) => {
+      const [, name, value] = /^\s*([\w!#$%&'*+.^`|~-]+)\s*=\s*([\x21-\x7e]*)\s*$/.exec(pair) ?? [];
+      if (name === undefined || value === undefined || /%(?![\da-f]{2})/i.test(value)) {
+        throw new EnvError('is no list of name=value with commas between and values percent-encoded');
+      }
+      return [name, decodeURIComponent(value)];
+    }),
+  ),
+);
+
+/** A share: 0 is none and 1 all. */
+export const share = makeValidator<number>((input) => {
+  if (!/^(?:0|1|0?\.\d+|1\.0+|0\.0+)$/.test(input)) throw new EnvError('is no number from 0 to 1');
+  return Number(input);
+});
+
 /** Where blobs are kept: empty is Postgres, else `parseBlobsUrl` says what is right. */
 export const blobsUrl = makeValidator<string>((input) => {
   parseBlobsUrl(input);
@@ -117,6 +144,21 @@ export const serviceVariables = {
     default: '',
     example: '/tmp/atomo-1a2b3c.sock',
     desc: 'Set by `npm start`: the socket of the supervisor. When it closes, the service stops.',
+  }),
+  OTEL_EXPORTER_OTLP_ENDPOINT: collectorUrl({
+    default: '',
+    example: 'http://localhost:4318',
+    desc: 'The OTLP/HTTP address of an OpenTelemetry collector that takes traces. Empty: nothing is recorded.',
+  }),
+  OTEL_EXPORTER_OTLP_HEADERS: headerList({
+    default: {},
+    example: 'x-api-key=secret',
+    desc: 'What the collector wants to be sent with each export: name=value, with commas between, values percent-encoded.',
+  }),
+  OTEL_TRACES_SAMPLER_ARG: share({
+    default: 1,
+    example: '0.1',
+    desc: 'The share of traces that is recorded, 0 to 1, where the caller has not decided it by its traceparent.',
   }),
 };
 

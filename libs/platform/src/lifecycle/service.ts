@@ -21,7 +21,7 @@ import {
 import { apiError, type ApiErrorCode, API_ERRORS, isCodedError, uuidv7 } from '@atomo-cc/kernel';
 import { Health } from '../health/index.js';
 import { createLogger, nestLogger, type Logger } from '../logging/index.js';
-import { Metrics } from '../telemetry/index.js';
+import { Metrics, startTracing, traceRequests, type TracingOptions } from '../telemetry/index.js';
 
 /** The longest a service takes to end what it has after SIGTERM; below the 300 s that Fly and compose grant. */
 const STOP_TIMEOUT_MS = 280_000;
@@ -34,7 +34,14 @@ export const LOGGER = Symbol('logger');
 export interface ServiceOptions {
   readonly name: string;
   readonly module: Type | DynamicModule;
-  readonly config: { readonly HOST: string; readonly LOG_LEVEL: string; readonly ATOMO_SUPERVISOR: string };
+  readonly config: {
+    readonly HOST: string;
+    readonly LOG_LEVEL: string;
+    readonly ATOMO_SUPERVISOR: string;
+    readonly OTEL_EXPORTER_OTLP_ENDPOINT?: string;
+    readonly OTEL_EXPORTER_OTLP_HEADERS?: Readonly<Record<string, string>>;
+    readonly OTEL_TRACES_SAMPLER_ARG?: number;
+  };
   /** The port to listen on; 0 takes a free one. */
   readonly port: number;
   /** What every module may inject: the service's databases and connections. */
@@ -109,6 +116,7 @@ export async function runService(options: () => ServiceOptions | Promise<Service
 /** Starts a service and answers once it listens. Where it cannot, what was provided is closed before the error is thrown. */
 export async function startService(options: ServiceOptions): Promise<RunningService> {
   const logger = createLogger(options.name, options.config.LOG_LEVEL);
+  const tracing = startTracing(tracingOf(options, logger));
   const health = new Health();
   const metrics = new Metrics(options.name);
   const adapter = new FastifyAdapter({
@@ -135,6 +143,7 @@ export async function startService(options: ServiceOptions): Promise<RunningServ
     abortOnError: false,
   });
   const fastify: FastifyInstance = app.getHttpAdapter().getInstance();
+  traceRequests(fastify);
   addOperatorRoutes(fastify, health, metrics, logger);
   try {
     await options.configure?.(app);
@@ -142,6 +151,7 @@ export async function startService(options: ServiceOptions): Promise<RunningServ
   } catch (error) {
     await app.close().catch(() => undefined);
     await options.close?.().catch(() => undefined);
+    await tracing.stop();
     throw error;
   }
   const address = fastify.server.address();
@@ -156,8 +166,24 @@ export async function startService(options: ServiceOptions): Promise<RunningServ
     app,
     stop: () => {
       health.stopping();
-      stopped ??= app.close().then(async () => void (await options.close?.()));
+      stopped ??= app
+        .close()
+        .then(async () => void (await options.close?.()))
+        .finally(() => tracing.stop());
       return stopped;
+    },
+  };
+}
+
+function tracingOf({ name, config }: ServiceOptions, logger: Logger): TracingOptions {
+  return {
+    service: name,
+    endpoint: config.OTEL_EXPORTER_OTLP_ENDPOINT ?? '',
+    headers: config.OTEL_EXPORTER_OTLP_HEADERS ?? {},
+    ratio: config.OTEL_TRACES_SAMPLER_ARG ?? 1,
+    onExport: (error) => {
+      if (error) logger.warn({ err: error }, 'the collector takes no traces');
+      else logger.info('the collector takes traces again');
     },
   };
 }

@@ -1,5 +1,6 @@
 import type { LoggerService } from '@nestjs/common';
 import { pino, type Logger } from 'pino';
+import { traceIds } from '../telemetry/index.js';
 
 export type { Logger } from 'pino';
 
@@ -22,11 +23,12 @@ const REDACTED = [
   ]),
 ];
 
-/** The service's JSON logger. */
+/** The service's JSON logger. Lines that are written within a span have its `traceId` and `spanId`. */
 export function createLogger(service: string, level: string): Logger {
   return pino({
     name: service,
     level,
+    mixin: traceIds,
     redact: { paths: REDACTED, censor: '[redacted]' },
     serializers: {
       req: (request: { method: string; url: string; id: string }) => ({
