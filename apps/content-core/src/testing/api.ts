@@ -3,6 +3,7 @@ import { apiError, tenantId, uuidv7, type TenantId, type UserId } from '@atomo-c
 import { belongsTo, boolean, date, defineSchema, email, enumeration, number, text } from '@atomo-cc/schema';
 import type { Principal } from '@atomo-cc/access';
 import { createLogger, type Logger } from '@atomo-cc/platform/logging';
+import { traceRequests } from '@atomo-cc/platform/telemetry';
 import { buildApiSchema, serveApi, type ApiPart } from '../api/index.js';
 
 /** A schema with a field of every type, a model that refers to itself, and an order word and a quote in its texts' way. */
@@ -64,6 +65,7 @@ export const revoked = new Set<string>();
 /** Serves the parts as content-core does. */
 export async function anApi(parts: readonly ApiPart[]): Promise<TestApi> {
   const fastify = Fastify({ forceCloseConnections: true });
+  traceRequests(fastify);
   const logged: object[] = [];
   const silent = createLogger('test', 'silent');
   const logger = Object.assign(Object.create(silent) as Logger, { error: (line: object) => void logged.push(line) });

@@ -35,8 +35,41 @@ describe('loadConfig', () => {
       HOST: '127.0.0.1',
       LOG_LEVEL: 'debug',
       ATOMO_SUPERVISOR: '',
+      OTEL_EXPORTER_OTLP_ENDPOINT: '',
+      OTEL_EXPORTER_OTLP_HEADERS: {},
+      OTEL_TRACES_SAMPLER_ARG: 1,
       ...RIGHT,
     });
+  });
+
+  it('reads where traces go', () => {
+    const given = {
+      OTEL_EXPORTER_OTLP_ENDPOINT: 'https://collector:4318/otlp',
+      OTEL_EXPORTER_OTLP_HEADERS: 'x-key=a%20b%3D, authorization=Basic%20YQ==',
+      OTEL_TRACES_SAMPLER_ARG: '0.25',
+    };
+    expect(loadConfig(serviceVariables, { ...RIGHT, ...given })).toMatchObject({
+      OTEL_EXPORTER_OTLP_ENDPOINT: 'https://collector:4318/otlp',
+      OTEL_EXPORTER_OTLP_HEADERS: { 'x-key': 'a b=', authorization: 'Basic YQ==' },
+      OTEL_TRACES_SAMPLER_ARG: 0.25,
+    });
+  });
+
+  it.each([
+    ['OTEL_EXPORTER_OTLP_ENDPOINT', 'collector:4318'],
+    ['OTEL_EXPORTER_OTLP_ENDPOINT', 'http://me:s3cret@collector:4318'],
+    ['OTEL_EXPORTER_OTLP_ENDPOINT', 'http://collector:4318?key=s3cret'],
+    ['OTEL_EXPORTER_OTLP_HEADERS', 's3cret'],
+    ['OTEL_EXPORTER_OTLP_HEADERS', 'key=s3cret with blanks'],
+    ['OTEL_EXPORTER_OTLP_HEADERS', 'key=s3cret%'],
+    ['OTEL_EXPORTER_OTLP_HEADERS', 'key=s3cret%ff'],
+    ['OTEL_TRACES_SAMPLER_ARG', '1.5'],
+    ['OTEL_TRACES_SAMPLER_ARG', '-1'],
+    ['OTEL_TRACES_SAMPLER_ARG', '10%'],
+  ])('refuses %s=%s, without repeating it', (name, value) => {
+    const fault = faultOf(() => loadConfig(serviceVariables, { ...RIGHT, [name]: value }));
+    expect(fault).toMatch(new RegExp(`^${name} (is|does|has) .*Example`));
+    expect(fault).not.toContain('s3cret');
   });
 
   it('takes an empty variable for one that is not set', () => {
