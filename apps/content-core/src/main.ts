@@ -39,7 +39,9 @@ await runService(async () => {
   const relay = new OutboxRelay(system, queues, (error) => logger.warn({ err: error }, 'the outbox waits'));
   const store = new SemanticStore({ uri: config.MEMORY_URI });
   const imports = new Imports(database, blobs, relay, redis);
-  const codec = new EventCodec(new SubjectKeys(config.ENCRYPTION_KEY), ATOMO_EVENTS);
+  const keys = new SubjectKeys(config.ENCRYPTION_KEY);
+  await system.transaction((tx) => keys.check(tx));
+  const codec = new EventCodec(keys, ATOMO_EVENTS);
   const apiSchema = buildApiSchema([
     modelsApi(schema, database, codec),
     eventsApi(database, codec),

@@ -278,6 +278,8 @@ describe('the keys', () => {
     await expect(dataOf(stream, A, stranger)).rejects.toMatchObject(refusal);
     const again = entry(stream, created({ name: 'Bob' }, stream, ['name']));
     await expect(write([again], A, stranger)).rejects.toMatchObject(refusal);
+    await expect(database.system.transaction((tx) => other.check(tx))).rejects.toMatchObject({ code: refusal.code });
+    await database.system.transaction((tx) => keys.check(tx));
   });
 
   it('that were moved to another subject, or changed, are refused', async () => {

@@ -186,6 +186,19 @@ export class SubjectKeys {
     return found;
   }
 
+  /**
+   * Looks whether the keys that are there can be unwrapped, by one of them: to be asked at the start, because a process with
+   * another ENCRYPTION_KEY would wrap new keys under it and leave the data in two halves.
+   * @param tx of the system role, which sees the keys of all tenants
+   * @throws CodedError ENCRYPTION_KEY_WRONG, SEALED_DATA_BROKEN
+   */
+  async check(tx: Tx): Promise<void> {
+    const [row] = await tx.query<KeyRow & { tenant_id: TenantId; wrapped: Buffer }>(
+      'select tenant_id, subject, generation, wrapped, wrapped_by from subject_keys where wrapped is not null limit 1',
+    );
+    if (row) this.#unwrap({ ...row, tenant: row.tenant_id }, row.wrapped, row.wrapped_by);
+  }
+
   #unwrap(name: SubjectKeyName, wrapped: Buffer, wrappedBy: string): KeyObject {
     if (wrappedBy !== this.id) {
       throw new CodedError(
