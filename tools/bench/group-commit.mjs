@@ -1,6 +1,6 @@
-// Durable creates of Contacts (event and row; there are no audit rows yet), with the same callers, pool, role and rows:
+// Durable creates of Contacts (event, row and audit row), with the same callers, pool, role and rows:
 //
-// - lean transaction each: the floor, written by hand: begin, tenant, one statement for stream, event and row, commit. It
+// - lean transaction each: the floor, written by hand: begin, tenant, one statement for stream, event, row and audit row, commit. It
 //   validates nothing, draws no chain link and takes no fence, so it does less than the product must.
 // - one transaction each: the product's own way with batches of one.
 // - group commit: the product as it is.
@@ -53,6 +53,10 @@ function leanCommands(url) {
     ), event as (
       insert into event_log (position, tenant_id, stream, stream_version, type, schema_version, data, metadata)
       values (nextval('event_log_position'), $1, $2, 1, 'Contact.created', 1, $4, $5)
+      returning position, recorded_at
+    ), audit as (
+      insert into audit_log (tenant_id, position, recorded_at, actor, action, stream, stream_version, fields)
+      select $1, position, recorded_at, $10, 'Contact.created', $2, 1, $11 from event
     )
     insert into model_contact (tenant_id, id, version, created_at, updated_at, name, email, stage, phone)
     values ($1, $3, 1, now(), now(), $6, $7, $8, $9)`;
@@ -72,7 +76,8 @@ function leanCommands(url) {
         await client.query({
           name: 'create',
           text,
-          values: [DEFAULT_TENANT_ID, `Contact-${id}`, id, input, metadata, name, email, stage, phone],
+          // prettier-ignore
+          values: [DEFAULT_TENANT_ID, `Contact-${id}`, id, input, metadata, name, email, stage, phone, metadata.actor, Object.keys(input)],
         });
         await client.query('commit');
       } finally {

@@ -33,10 +33,10 @@ export class Fence {
     // Many callers may look at once, and answers overtake each other: only a candidate that was known before this look
     // began is judged by it. Holders that were read earlier say nothing about a mark that was read later.
     const known = this.candidate;
-    const [drawn] = await tx.query<{ mark: string }>(
+    const [drawn] = await tx.prepared<{ mark: string }>(
       'select case when is_called then last_value else 0 end as mark from event_log_position',
     );
-    const rows = await tx.query<{ holder: string }>(
+    const rows = await tx.prepared<{ holder: string }>(
       `select virtualtransaction as holder from pg_locks
        where locktype = 'advisory' and granted and objsubid = 1
          and database = (select oid from pg_database where datname = current_database())

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import type { TenantId } from '@atomo-cc/kernel';
-import type { Tx } from '@atomo-cc/platform/postgres';
+import { intArray, sqlState, textArray, violatedConstraint, type Tx } from '@atomo-cc/platform/postgres';
 
 /** A key is chosen by the caller; a UUID has 36 characters, and keys made of a few parts stay below this. */
 export const MAX_IDEMPOTENCY_KEY = 200;
@@ -22,7 +22,7 @@ export function fingerprintOf(command: unknown): string {
 /** The answers kept under these keys, by key. */
 export async function findAnswers(tx: Tx, tenant: TenantId, keys: readonly string[]): Promise<Map<string, KeptAnswer>> {
   if (keys.length === 0) return new Map();
-  const rows = await tx.query<KeptAnswer>(
+  const rows = await tx.prepared<KeptAnswer>(
     `select key, fingerprint, record_id as "recordId", version from command_answers
      where tenant_id = $1 and key = any($2)`,
     [tenant, keys],
@@ -32,22 +32,27 @@ export async function findAnswers(tx: Tx, tenant: TenantId, keys: readonly strin
 
 /**
  * Keeps answers, in the transaction of their commands: they are found later if, and only if, the commands took effect. Two
- * transactions that use one key at the same time end with an error in the second, which then finds the first one's answer
- * when it is tried again.
+ * transactions that use one key at the same time end with an error in the second (see `Tx.send`), which then finds the first
+ * one's answer when it is tried again.
  */
-export async function keepAnswers(tx: Tx, tenant: TenantId, answers: readonly KeptAnswer[]): Promise<void> {
+export function keepAnswers(tx: Tx, tenant: TenantId, answers: readonly KeptAnswer[]): void {
   if (answers.length === 0) return;
-  await tx.execute(
+  tx.send(
     `insert into command_answers (tenant_id, key, fingerprint, record_id, version)
-     select $1, a.key, a.fingerprint, a."recordId", a.version
-     from jsonb_to_recordset($2::jsonb) as a (key text, fingerprint text, "recordId" uuid, version int)
+     select $1, a.key, a.fingerprint, a.record_id, a.version
+     from unnest($2::text[], $3::text[], $4::text[]::uuid[], $5::int[]) as a (key, fingerprint, record_id, version)
      order by a.key`,
-    [tenant, JSON.stringify(answers)],
+    [
+      tenant,
+      textArray(answers.map(({ key }) => key)),
+      textArray(answers.map(({ fingerprint }) => fingerprint)),
+      textArray(answers.map(({ recordId }) => recordId)),
+      intArray(answers.map(({ version }) => version)),
+    ],
   );
 }
 
 /** True for the error of a transaction whose key another transaction has used meanwhile. */
 export function isAnswerTaken(error: unknown): boolean {
-  const { driverError } = error as { driverError?: { code?: unknown; constraint?: unknown } };
-  return driverError?.code === '23505' && driverError.constraint === 'command_answers_pkey';
+  return sqlState(error) === '23505' && violatedConstraint(error) === 'command_answers_pkey';
 }

@@ -1,5 +1,5 @@
-export { append, chainHash } from './append.js';
-export type { AppendResult, ExpectedVersion, StreamAppend } from './append.js';
+export { append, APPEND_ERRORS, chainHash, isStreamTaken, MAX_EVENT_BYTES, refusalOf, sendAppend } from './append.js';
+export type { AppendConflict, AppendResult, ExpectedVersion, StreamAppend } from './append.js';
 export { EventCodec, fieldNames } from './codec.js';
 export { Fence } from './fence.js';
 export { GROUP_COMMIT_ERRORS, GroupCommit } from './group-commit.js';

@@ -35,7 +35,7 @@ const COLUMNS = 'position, stream, stream_version, type, schema_version, data, m
  */
 export async function readEvents(tx: Tx, tenant: TenantId, filter: EventFilter): Promise<RecordedEvent[]> {
   const { after, settled, types, stream, streamPrefix, limit } = filter;
-  const rows = await tx.query<Row>(
+  const rows = await tx.prepared<Row>(
     `select ${COLUMNS} from event_log
      where tenant_id = $1 and position > $2 and position <= $3
        and ($4::text[] is null or type = any($4)) and ($5::text is null or stream = $5)
@@ -65,7 +65,7 @@ export async function readStream(
   page: StreamWay & { readonly limit: number },
 ): Promise<RecordedEvent[]> {
   const isForward = page.direction !== 'backward';
-  const rows = await tx.query<Row>(
+  const rows = await tx.prepared<Row>(
     `select ${COLUMNS} from event_log
      where tenant_id = $1 and stream = $2 and stream_version ${isForward ? '>=' : '<='} $3::bigint
      order by stream_version ${isForward ? 'asc' : 'desc'} limit $4`,
@@ -152,7 +152,7 @@ export function pageSizeOf({ pageSize = EVENT_PAGE }: { readonly pageSize?: numb
 }
 
 async function lastPosition(tx: Tx, tenant: TenantId): Promise<bigint> {
-  const [last] = await tx.query<{ position: string }>(
+  const [last] = await tx.prepared<{ position: string }>(
     'select coalesce(max(position), 0) as position from event_log where tenant_id = $1',
     [tenant],
   );

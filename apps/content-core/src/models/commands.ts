@@ -1,27 +1,42 @@
 import { apiError, isCodedError, uuidv7, type CodedError, type TenantId } from '@atomo-cc/kernel';
-import { modelStream, type EventMetadata, type NewEvent, type RecordedEvent } from '@atomo-cc/events';
+import { modelStream, type EventMetadata, type NewEvent } from '@atomo-cc/events';
 import {
-  append,
-  type EventCodec,
+  APPEND_ERRORS,
   findAnswers,
   fingerprintOf,
   GroupCommit,
   isAnswerTaken,
+  isStreamTaken,
   keepAnswers,
+  MAX_EVENT_BYTES,
   MAX_IDEMPOTENCY_KEY,
+  refusalOf,
+  sendAppend,
+  type EventCodec,
   type KeptAnswer,
+  type StreamAppend,
 } from '@atomo-cc/event-store';
 import {
   columnOf,
   inputName,
   modelNamed,
   validateInput,
+  type FieldDefinition,
   type FieldValue,
+  type InputFault,
   type ModelDefinition,
   type RecordValues,
   type SchemaDefinition,
 } from '@atomo-cc/schema';
-import { sqlState, type AppDatabase, type Tx } from '@atomo-cc/platform/postgres';
+import {
+  booleanArray,
+  doubleArray,
+  intArray,
+  sqlState,
+  textArray,
+  type AppDatabase,
+  type Tx,
+} from '@atomo-cc/platform/postgres';
 import { currentTraceparent, withoutSpan, withSpan } from '@atomo-cc/platform/telemetry';
 import type { ApiContext } from '../api/index.js';
 import { CommandSpans } from './command-spans.js';
@@ -30,19 +45,54 @@ import { decideCreate, decideUpdate, evolve, type RecordState } from './record.j
 
 /** What someone wants done to one record. */
 export interface RecordCommand {
-  readonly kind: 'create' | 'update';
+  readonly kind: 'create' | 'update' | 'restore';
   readonly model: ModelDefinition;
   /** Of the record; a new one gets its id before the command waits for its turn, so that trying again makes no second. */
   readonly id: string;
   readonly input: Readonly<Record<string, unknown>>;
   /** Null: whatever version the record is at. */
   readonly expectedVersion: number | null;
+  /** Of `restore` alone: the version whose values the input has. */
+  readonly restoredVersion?: number;
   readonly idempotencyKey: string | null;
   readonly context: ApiContext;
 }
 
+/** A record as a command has left it. */
+export interface CommittedRecord extends RecordState {
+  readonly id: string;
+  /** As the API writes moments: `2026-11-21T07:25:18.123Z`. */
+  readonly createdAt: string;
+  readonly updatedAt: string;
+}
+
+/** What a command answers: the record as it was committed, or null when the command was a repeat and must be read. */
+export interface CommandAnswer {
+  readonly id: string;
+  readonly record: CommittedRecord | null;
+}
+
+/** What commands are carried out with. */
+export interface RecordCommandsOptions {
+  /** Seals what is personal in events; rows keep what the commands decided. */
+  readonly codec?: Pick<EventCodec, 'encode'>;
+  /** Told after a commit that has appended something. Nobody waits for it, and its errors are its own. */
+  readonly onAppended?: (tenant: TenantId) => unknown;
+  /** For measurements; the defaults of GroupCommit otherwise. */
+  readonly maxBatch?: number;
+  readonly maxInFlight?: number;
+}
+
+/** A command with what is known of it before its transaction. */
+interface Submitted extends RecordCommand {
+  readonly values: RecordValues;
+  readonly faults: readonly InputFault[];
+  /** Empty without an idempotency key. */
+  readonly fingerprint: string;
+}
+
 /** A command took effect (now, or when its idempotency key was first used), or it was refused and changed nothing. */
-type Outcome = { readonly id: string } | { readonly refused: CodedError };
+type Outcome = CommandAnswer | { readonly refused: CodedError };
 
 /**
  * SQLSTATE classes of errors that a statement was refused with while the connection lives: the transaction is rolled back.
@@ -56,29 +106,30 @@ const MAX_RUNS = 5;
 
 /** Carries out commands on records; those that arrive together share a transaction. */
 export class RecordCommands {
-  private readonly group: GroupCommit<RecordCommand, Outcome>;
+  private readonly group: GroupCommit<Submitted, Outcome>;
 
-  /** @param options the codec seals personal fields; limits are for measurements, the defaults of GroupCommit otherwise */
-  constructor(
-    schema: SchemaDefinition,
-    database: AppDatabase,
-    { codec, ...limits }: { maxBatch?: number; maxInFlight?: number; codec?: EventCodec } = {},
-  ) {
+  constructor(schema: SchemaDefinition, database: AppDatabase, options: RecordCommandsOptions = {}) {
+    const { codec, onAppended, ...limits } = options;
     this.group = new GroupCommit({
       ...limits,
-      // A transaction serves many: it is no part of the request that happened to begin it.
-      commit: (tenant, commands) =>
-        withoutSpan(() => commitBatch(database, schema, codec, tenant as TenantId, commands)),
+      commit: async (tenant, commands) => {
+        // A transaction serves many: it is no part of the request that happened to begin it.
+        const { outcomes, hasAppended } = await withoutSpan(() =>
+          commitBatch(database, schema, tenant as TenantId, commands, codec),
+        );
+        if (hasAppended && onAppended) void (async () => onAppended(tenant as TenantId))().catch(() => undefined);
+        return outcomes;
+      },
       streamsOf: ({ model, id }) => [modelStream(model.name, id)],
       isRolledBack: (error) => isCodedError(error) || ROLLED_BACK.test(sqlState(error) ?? ''),
     });
   }
 
   /**
-   * Creates a record and answers its id once event and row are committed.
+   * Creates a record and answers it once event and row are committed.
    * @throws CodedError VALIDATION_ERROR with every broken rule in `details.faults`, CONFLICT, RATE_LIMITED
    */
-  create(command: Omit<RecordCommand, 'kind' | 'id' | 'expectedVersion'>): Promise<string> {
+  create(command: Omit<RecordCommand, 'kind' | 'id' | 'expectedVersion' | 'restoredVersion'>): Promise<CommandAnswer> {
     return this.submit({ ...command, kind: 'create', id: uuidv7(), expectedVersion: null });
   }
 
@@ -86,11 +137,27 @@ export class RecordCommands {
    * Changes a record. A change that changes nothing appends nothing and leaves the version as it is.
    * @throws CodedError NOT_FOUND, VALIDATION_ERROR, CONFLICT with the current version in `details.currentVersion`, RATE_LIMITED
    */
-  async update(command: Omit<RecordCommand, 'kind'>): Promise<string> {
+  update(command: Omit<RecordCommand, 'kind' | 'restoredVersion'>): Promise<CommandAnswer> {
     return this.submit({ ...command, kind: 'update' });
   }
 
-  private submit(command: RecordCommand): Promise<string> {
+  /**
+   * Gives a record the values again that it had at an older version, under today's rules, and says so in its own event. Where
+   * nothing differs, nothing is appended.
+   * @param command `values` are those of `version`, by the names under which fields are written; fields it lacks stay
+   * @throws CodedError as `update`
+   */
+  restore(
+    command: Omit<RecordCommand, 'kind' | 'input' | 'restoredVersion'> & {
+      readonly version: number;
+      readonly values: RecordValues;
+    },
+  ): Promise<CommandAnswer> {
+    const { version, values, ...rest } = command;
+    return this.submit({ ...rest, kind: 'restore', input: values, restoredVersion: version });
+  }
+
+  private submit(command: RecordCommand): Promise<CommandAnswer> {
     const attributes = { 'atomo.command': command.kind, 'atomo.model': command.model.name };
     return withSpan(`${command.kind} ${command.model.name}`, { attributes }, () => {
       const traceparent = currentTraceparent();
@@ -98,7 +165,7 @@ export class RecordCommands {
     });
   }
 
-  private async commit(command: RecordCommand): Promise<string> {
+  private async commit(command: RecordCommand): Promise<CommandAnswer> {
     const key = command.idempotencyKey;
     if (key !== null && (key === '' || key.length > MAX_IDEMPOTENCY_KEY || key.includes('\0') || !key.isWellFormed())) {
       throw apiError(
@@ -106,12 +173,24 @@ export class RecordCommands {
         `An idempotencyKey has 1 to ${MAX_IDEMPOTENCY_KEY} characters, none of them NUL.`,
       );
     }
-    const outcome = await this.group.submit(command.context.principal.tenantId, command).catch((error: unknown) => {
-      throw isCodedError(error) && error.code === 'WRITES_OVERLOADED' ? apiError('RATE_LIMITED', error.message) : error;
+    const submitted: Submitted = {
+      ...command,
+      ...validateInput(command.model, command.input, command.kind === 'create' ? 'create' : 'update'),
+      fingerprint: key === null ? '' : fingerprintOf(saidBy(command)),
+    };
+    const outcome = await this.group.submit(command.context.principal.tenantId, submitted).catch((error: unknown) => {
+      throw toldAs(error);
     });
-    if ('refused' in outcome) throw outcome.refused;
-    return outcome.id;
+    if ('refused' in outcome) throw toldAs(outcome.refused);
+    return outcome;
   }
+}
+
+/** What the API tells of an error of the event store. */
+function toldAs(error: unknown): unknown {
+  if (!isCodedError(error)) return error;
+  if (error.code === 'WRITES_OVERLOADED') return apiError('RATE_LIMITED', error.message);
+  return Object.hasOwn(APPEND_ERRORS, error.code) ? apiError('VALIDATION_ERROR', error.message) : error;
 }
 
 /** A record in the course of a batch: as it is after the commands before, and the row that will be written for it. */
@@ -120,6 +199,14 @@ interface Working {
   readonly id: string;
   state: RecordState | null;
   isChanged: boolean;
+  /** Both null for a record that the batch creates; otherwise as they were before it. */
+  readonly createdAt: string | null;
+  readonly updatedAt: string | null;
+}
+
+interface Batch {
+  readonly outcomes: readonly Outcome[];
+  readonly hasAppended: boolean;
 }
 
 /**
@@ -129,18 +216,20 @@ interface Working {
 async function commitBatch(
   database: AppDatabase,
   schema: SchemaDefinition,
-  codec: EventCodec | undefined,
   tenant: TenantId,
-  commands: readonly RecordCommand[],
-): Promise<Outcome[]> {
+  commands: readonly Submitted[],
+  codec: Pick<EventCodec, 'encode'> | undefined,
+): Promise<Batch> {
   for (let run = 1; ; run += 1) {
     const spans = CommandSpans.of(commands);
     try {
-      const outcomes = await database.transaction(tenant, (tx) => runBatch(tx, schema, codec, tenant, commands, spans));
+      const batch = await database.transaction(tenant, (tx) => runBatch(tx, schema, tenant, commands, codec, spans));
       spans?.ended();
-      return outcomes;
+      return batch;
     } catch (error) {
       spans?.ended(error);
+      // Only who appends past these commands begins the stream of a new record before its own command does.
+      if (isStreamTaken(error)) throw apiError('CONFLICT', 'A new record has the id of one that is there already.');
       if (run === MAX_RUNS || !isAnswerTaken(error)) throw error;
     }
   }
@@ -148,68 +237,105 @@ async function commitBatch(
 
 /**
  * Runs commands in their order within one transaction. However many they are, the statements are few: the records and the
- * references of each model are read at once, the events appended at once, and the rows of each model written at once.
- * Locks are taken in the order of models and ids, so two batches wait for each other instead of deadlocking.
+ * references of each model are read at once, the events appended at once, and the rows of each model written at once; and
+ * they wait for one another only where one needs the answer of the other. Locks are taken in the order of models and ids, so
+ * two batches wait for each other instead of deadlocking.
  */
 async function runBatch(
   tx: Tx,
   schema: SchemaDefinition,
-  codec: EventCodec | undefined,
   tenant: TenantId,
-  commands: readonly RecordCommand[],
+  commands: readonly Submitted[],
+  codec: Pick<EventCodec, 'encode'> | undefined,
   spans: CommandSpans | null,
-): Promise<Outcome[]> {
-  const answers = await findAnswers(tx, tenant, [
-    ...new Set(commands.flatMap(({ idempotencyKey }) => idempotencyKey ?? [])),
+): Promise<Batch> {
+  const keys = new Set(commands.flatMap(({ idempotencyKey }) => idempotencyKey ?? []));
+  const [answers, records, references] = await Promise.all([
+    findAnswers(tx, tenant, [...keys]),
+    lockRecords(tx, schema, commands),
+    lockReferences(tx, schema, commands),
   ]);
-  const checked = commands.map((command) => validateInput(command.model, command.input, command.kind));
-  const records = await lockRecords(tx, schema, commands);
-  const references = await lockReferences(tx, schema, commands, checked);
 
-  const proposals: { events: readonly NewEvent[]; working: Working; expected: number; metadata: EventMetadata }[] = [];
+  const appends: StreamAppend[] = [];
   const kept: KeptAnswer[] = [];
-  const outcomes = commands.map((command, index): Outcome => {
-    const { idempotencyKey: key } = command;
-    const fingerprint = key === null ? '' : fingerprintOf(saidBy(command));
+  const outcomes = commands.map((command): Decided => {
+    const { idempotencyKey: key, fingerprint } = command;
     const answer = key === null ? undefined : answers.get(key);
-    if (answer) return answer.fingerprint === fingerprint ? { id: answer.recordId } : { refused: KEY_USED_OTHERWISE };
-
+    if (answer) {
+      return answer.fingerprint === fingerprint
+        ? { id: answer.recordId, record: null }
+        : { refused: KEY_USED_OTHERWISE };
+    }
     const working = workingOn(records, command);
-    const { values, faults } = checked[index]!;
-    const refused = refusal(schema, command, working, values, faults, references);
+    const refused = refusal(schema, command, working, references);
     if (refused) return { refused };
     const before = working.state;
-    const events =
-      command.kind === 'create'
-        ? decideCreate(command.model, working.id, values)
-        : decideUpdate(command.model, working.id, before!, values);
+    const events = decide(command, before);
+    const tooMuch = isLarge(events) ? events.map(refusalOf).find((fault) => fault !== null) : undefined;
+    if (tooMuch) return { refused: tooMuch };
     if (events.length > 0) {
-      const metadata = metadataOf(command.context, spans?.append(command));
-      proposals.push({ events, working, expected: before?.version ?? 0, metadata });
+      const stream = modelStream(working.model.name, working.id);
+      appends.push({
+        stream,
+        expected: before?.version ?? 0,
+        events,
+        metadata: metadataOf(command, spans?.append(command)),
+      });
       working.state = events.reduce<RecordState | null>(evolve, before);
       working.isChanged = true;
     }
+    const state = working.state!;
     if (key !== null) {
-      const own = { key, fingerprint, recordId: working.id, version: working.state!.version };
+      const own = { key, fingerprint, recordId: working.id, version: state.version };
       answers.set(key, own);
       kept.push(own);
     }
-    return { id: working.id };
+    return { working, state, updatedAt: working.isChanged ? null : working.updatedAt };
   });
 
   spans?.decided(outcomes);
-  if (proposals.length > 0) {
-    const appends = proposals.map(({ events, working, expected, metadata }) => {
-      return { stream: modelStream(working.model.name, working.id), expected, events, metadata };
-    });
-    const result = await append(tx, tenant, codec ? await codec.encode(tx, tenant, appends) : appends);
+  let now: Date | null = null;
+  if (appends.length > 0) {
+    const result = await sendAppend(tx, tenant, codec ? await codec.encode(tx, tenant, appends) : appends);
     // Only who appends past these commands gets here: the record's row was locked before its version was read.
     if (!result.ok) throw apiError('CONFLICT', `${result.stream} is at version ${result.currentVersion} by now.`);
-    await writeRows(tx, tenant, records, result.events);
+    now = result.recordedAt;
+    sendRows(tx, tenant, records, now);
   }
-  await keepAnswers(tx, tenant, kept);
-  return outcomes;
+  keepAnswers(tx, tenant, kept);
+  const at = now?.toISOString() ?? null;
+  return { outcomes: outcomes.map((decided) => outcomeOf(decided, at)), hasAppended: appends.length > 0 };
 }
+
+/** An outcome, but for the time of the commit. */
+type Decided = Outcome | { readonly working: Working; readonly state: RecordState; readonly updatedAt: string | null };
+
+/** @param now the time of the batch's events, which is that of all records it has changed */
+function outcomeOf(decided: Decided, now: string | null): Outcome {
+  if (!('working' in decided)) return decided;
+  const { working, state, updatedAt } = decided;
+  const { id, createdAt } = working;
+  const { version, values } = state;
+  return { id, record: { id, version, values, createdAt: createdAt ?? now!, updatedAt: updatedAt ?? now! } };
+}
+
+function decide(command: Submitted, state: RecordState | null): readonly NewEvent[] {
+  const { kind, model, id, values } = command;
+  if (kind === 'create') return decideCreate(model, id, values);
+  return decideUpdate(model, id, state!, values, kind === 'restore' ? 'restored' : 'updated');
+}
+
+/** True where an event may be larger than the log takes: every character as the longest escape, and the names as short. */
+function isLarge(events: readonly NewEvent[]): boolean {
+  let characters = 0;
+  for (const { data } of events) {
+    for (const value of Object.values(data)) characters += typeof value === 'string' ? value.length : 0;
+  }
+  return characters * LONGEST_ESCAPE > MAX_EVENT_BYTES / 2;
+}
+
+/** `\u001f`: what JSON makes of a control character. */
+const LONGEST_ESCAPE = 6;
 
 const KEY_USED_OTHERWISE = apiError(
   'CONFLICT',
@@ -217,38 +343,42 @@ const KEY_USED_OTHERWISE = apiError(
 );
 
 /** What makes a command the same command when it is repeated: a new record's id is not part of it. */
-function saidBy({ kind, model, id, input, expectedVersion, context }: RecordCommand): unknown {
-  return [kind, model.name, kind === 'update' ? id : null, input, expectedVersion, context.principal.userId];
+function saidBy({ kind, model, id, input, expectedVersion, restoredVersion, context }: RecordCommand): unknown {
+  const said = kind === 'restore' ? restoredVersion : input;
+  return [kind, model.name, kind === 'create' ? null : id, said, expectedVersion, context.principal.userId];
 }
 
 /** @param traceparent of the span that appends, so that what follows from the events is its child */
-function metadataOf({ principal, requestId, address }: ApiContext, traceparent: string | undefined): EventMetadata {
+function metadataOf({ context, restoredVersion }: RecordCommand, traceparent: string | undefined): EventMetadata {
+  const { principal, requestId, address } = context;
   return {
     actor: `user:${principal.userId}`,
     correlationId: requestId,
     causationId: requestId,
     ...(address !== undefined && { address }),
     ...(traceparent !== undefined && { traceparent }),
+    ...(restoredVersion !== undefined && { restoredVersion }),
   };
 }
 
 function workingOn(records: Map<string, Working>, { model, id }: RecordCommand): Working {
   const name = modelStream(model.name, id);
   let working = records.get(name);
-  if (!working) records.set(name, (working = { model, id, state: null, isChanged: false }));
+  if (!working) {
+    working = { model, id, state: null, isChanged: false, createdAt: null, updatedAt: null };
+    records.set(name, working);
+  }
   return working;
 }
 
 /** Why a command cannot take effect, or null. */
 function refusal(
   schema: SchemaDefinition,
-  command: RecordCommand,
+  command: Submitted,
   { state }: Working,
-  values: RecordValues,
-  faults: readonly { path: string; message: string }[],
   references: ReadonlySet<string>,
 ): CodedError | null {
-  const { model, kind, expectedVersion } = command;
+  const { model, kind, expectedVersion, values, faults } = command;
   const missing = referencesOf(schema, model, values).filter(
     ({ target, id }) => !references.has(modelStream(target.name, id)),
   );
@@ -277,79 +407,125 @@ function referencesOf(schema: SchemaDefinition, model: ModelDefinition, values: 
 async function lockRecords(
   tx: Tx,
   schema: SchemaDefinition,
-  commands: readonly RecordCommand[],
+  commands: readonly Submitted[],
 ): Promise<Map<string, Working>> {
-  const records = new Map<string, Working>();
-  for (const model of schema.models) {
-    const ids = commands.filter((command) => command.kind === 'update' && command.model === model).map(({ id }) => id);
-    if (ids.length === 0) continue;
-    // The row as JSON, because the driver would turn a calendar day into a moment of this machine's time zone. `no key`
-    // because who refers to this record holds a key share on it: two records that come to refer to each other at the same
-    // time would otherwise deadlock.
-    const rows = await tx.query<{ row: Record<string, FieldValue> & { id: string; version: number } }>(
-      `select to_jsonb(r) as row from ${model.table} r where id = any($1) order by id for no key update`,
-      [ids],
-    );
-    for (const { row } of rows) {
-      const values = Object.fromEntries(model.fields.map((field) => [inputName(field), row[columnOf(field)] ?? null]));
-      const state = { version: row.version, values };
-      records.set(modelStream(model.name, row.id), { model, id: row.id, state, isChanged: false });
-    }
-  }
-  return records;
+  const found = await Promise.all(
+    schema.models.map(async (model) => {
+      const ids = commands.filter((command) => command.kind !== 'create' && command.model === model);
+      if (ids.length === 0) return [];
+      const rows = await tx.prepared<{ row: LockedRow }>(statementsOf(model).lockRecords, [
+        textArray(ids.map(({ id }) => id)),
+      ]);
+      return rows.map(({ row }) => workingFrom(model, row));
+    }),
+  );
+  return new Map(found.flat().map((working) => [modelStream(working.model.name, working.id), working]));
+}
+
+type LockedRow = Record<string, FieldValue> & { id: string; version: number; created_at: string; updated_at: string };
+
+function workingFrom(model: ModelDefinition, row: LockedRow): Working {
+  const values = Object.fromEntries(model.fields.map((field) => [inputName(field), row[columnOf(field)] ?? null]));
+  return {
+    model,
+    id: row.id,
+    state: { version: row.version, values },
+    isChanged: false,
+    createdAt: new Date(row.created_at).toISOString(),
+    updatedAt: new Date(row.updated_at).toISOString(),
+  };
 }
 
 /** The records referred to that exist, under a lock that keeps them from going while they are written about. */
-async function lockReferences(
-  tx: Tx,
-  schema: SchemaDefinition,
-  commands: readonly RecordCommand[],
-  checked: readonly { values: RecordValues }[],
-): Promise<Set<string>> {
-  const wanted = commands.flatMap(({ model }, index) => referencesOf(schema, model, checked[index]!.values));
-  const found = new Set<string>();
-  for (const model of schema.models) {
-    const ids = wanted.filter(({ target }) => target === model).map(({ id }) => id);
-    if (ids.length === 0) continue;
-    const rows = await tx.query<{ id: string }>(
-      `select id from ${model.table} where id = any($1) order by id for key share`,
-      [ids],
-    );
-    for (const { id } of rows) found.add(modelStream(model.name, id));
-  }
-  return found;
+async function lockReferences(tx: Tx, schema: SchemaDefinition, commands: readonly Submitted[]): Promise<Set<string>> {
+  const wanted = commands.flatMap(({ model, values }) => referencesOf(schema, model, values));
+  if (wanted.length === 0) return new Set();
+  const found = await Promise.all(
+    schema.models.map(async (model) => {
+      const ids = wanted.filter(({ target }) => target === model).map(({ id }) => id);
+      if (ids.length === 0) return [];
+      const rows = await tx.prepared<{ id: string }>(statementsOf(model).lockReferences, [textArray(ids)]);
+      return rows.map(({ id }) => modelStream(model.name, id));
+    }),
+  );
+  return new Set(found.flat());
 }
 
 /** The inline projection: the records as they are after the batch become the rows that readers see. */
-async function writeRows(
-  tx: Tx,
-  tenant: TenantId,
-  records: ReadonlyMap<string, Working>,
-  events: readonly RecordedEvent[],
-): Promise<void> {
-  const recordedAt = new Map(events.map((event) => [event.stream, event.recordedAt]));
-  const changed = [...records.values()].filter(({ isChanged }) => isChanged);
-  for (const model of new Set(changed.map((working) => working.model))) {
-    const columns = model.fields.map(columnOf);
-    const rows = changed
-      .filter((working) => working.model === model)
-      .map(({ id, state }) => ({
-        id,
-        version: state!.version,
-        at: recordedAt.get(modelStream(model.name, id)),
-        ...Object.fromEntries(model.fields.map((field) => [columnOf(field), state!.values[inputName(field)] ?? null])),
-      }));
-    const named = columns.map((column) => `, "${column}"`).join('');
-    const typed = model.fields.map((field) => `, "${columnOf(field)}" ${COLUMN_TYPES[field.type]}`).join('');
-    const taken = columns.map((column) => `, "${column}" = excluded."${column}"`).join('');
-    await tx.execute(
-      `insert into ${model.table} as t (tenant_id, id, version, created_at, updated_at${named})
-       select $1, r.id, r.version, r.at, r.at${columns.map((column) => `, r."${column}"`).join('')}
-       from jsonb_to_recordset($2::jsonb) as r (id uuid, version int, at timestamptz${typed})
-       order by r.id
-       on conflict (tenant_id, id) do update set version = excluded.version, updated_at = excluded.updated_at${taken}
-       where t.version < excluded.version`,
-      [tenant, JSON.stringify(rows)],
-    );
+function sendRows(tx: Tx, tenant: TenantId, records: ReadonlyMap<string, Working>, now: Date): void {
+  const changed = new Map<ModelDefinition, Working[]>();
+  for (const working of records.values()) {
+    if (!working.isChanged) continue;
+    const ofModel = changed.get(working.model);
+    if (ofModel) ofModel.push(working);
+    else changed.set(working.model, [working]);
   }
+  for (const [model, rows] of changed) {
+    tx.send(statementsOf(model).writeRows, [
+      tenant,
+      now,
+      textArray(rows.map(({ id }) => id)),
+      intArray(rows.map(({ state }) => state!.version)),
+      ...model.fields.map((field) => {
+        const name = inputName(field);
+        return columnArray(
+          field,
+          rows.map(({ state }) => state!.values[name] ?? null),
+        );
+      }),
+    ]);
+  }
+}
+
+/** A column's values as a parameter; what has no binary form of its own is written as text and cast. */
+function columnArray(field: FieldDefinition, values: readonly FieldValue[]): Buffer {
+  switch (field.type) {
+    case 'number':
+      return doubleArray(values as (number | null)[]);
+    case 'boolean':
+      return booleanArray(values as (boolean | null)[]);
+    default:
+      return textArray(values as (string | null)[]);
+  }
+}
+
+const PARAMETER_TYPES: Readonly<Partial<Record<FieldDefinition['type'], string>>> = {
+  number: 'double precision[]',
+  boolean: 'boolean[]',
+};
+
+interface ModelStatements {
+  readonly lockRecords: string;
+  readonly lockReferences: string;
+  readonly writeRows: string;
+}
+
+/** The texts of each model, made once: the same text is the same prepared statement. */
+const modelStatements = new WeakMap<ModelDefinition, ModelStatements>();
+
+function statementsOf(model: ModelDefinition): ModelStatements {
+  let statements = modelStatements.get(model);
+  if (!statements) modelStatements.set(model, (statements = makeStatements(model)));
+  return statements;
+}
+
+function makeStatements(model: ModelDefinition): ModelStatements {
+  const columns = model.fields.map((field) => `"${columnOf(field)}"`);
+  const arrays = model.fields.map(({ type }, n) => `$${n + 5}::${PARAMETER_TYPES[type] ?? 'text[]'}`);
+  const cast = model.fields.map((field, n) => `r.${columns[n]}::${COLUMN_TYPES[field.type]}`);
+  return {
+    // The row as JSON, because the driver would turn a calendar day into a moment of this machine's time zone. `no key`
+    // because who refers to this record holds a key share on it: two records that come to refer to each other at the same
+    // time would otherwise deadlock.
+    lockRecords: `select to_jsonb(r) as row from ${model.table} r where id = any($1::text[]::uuid[]) order by id for no key update`,
+    lockReferences: `select id from ${model.table} where id = any($1::text[]::uuid[]) order by id for key share`,
+    writeRows: `
+      insert into ${model.table} as t (${['tenant_id', 'id', 'version', 'created_at', 'updated_at', ...columns].join(', ')})
+      select ${['$1', 'r.id::uuid', 'r.version', '$2::timestamptz', '$2::timestamptz', ...cast].join(', ')}
+      from unnest(${['$3::text[]', '$4::int[]', ...arrays].join(', ')}) as r (${['id', 'version', ...columns].join(', ')})
+      order by r.id
+      on conflict (tenant_id, id) do update set version = excluded.version, updated_at = excluded.updated_at
+        ${columns.map((column) => `, ${column} = excluded.${column}`).join('')}
+      where t.version < excluded.version`,
+  };
 }

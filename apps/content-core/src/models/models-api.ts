@@ -23,7 +23,7 @@ import { connectionOf, decodeCursor, encodeCursor, PageInfo, pageSize } from '..
 import type { ApiContext, ApiPart } from '../api/index.js';
 import { DateScalar, DateTimeScalar } from '../api/index.js';
 import { mergeSelections, selectionAt, selectionOf, type Selection } from '../api/index.js';
-import { RecordCommands } from './commands.js';
+import { RecordCommands, type CommandAnswer } from './commands.js';
 import { compileGet, compileList, orderName, type OrderBy, type Where } from './query-compiler.js';
 
 /** The typed fields that a schema's models add to the API; every read is one SQL statement. */
@@ -57,8 +57,8 @@ export function modelsApi(schema: SchemaDefinition, database: AppDatabase, codec
       type: new GraphQLNonNull(types.record(model)),
       args: { input: { type: new GraphQLNonNull(types.input(model, 'create')) }, idempotencyKey },
       resolve: async (_source, args: CommandArguments, context, info) => {
-        const id = await commands.create({ ...commandOf(args), model, context });
-        return readRecord(database, schema, model, id, selectionOf(info), context);
+        const made = await commands.create({ ...commandOf(args), model, context });
+        return answerCommand(database, schema, model, made, selectionOf(info), context);
       },
     };
     mutation[`update${model.name}`] = {
@@ -82,8 +82,8 @@ export function modelsApi(schema: SchemaDefinition, database: AppDatabase, codec
       ) => {
         if (!isUuid(args.id)) throw apiError('NOT_FOUND', `There is no ${model.name} with this id.`);
         const expectedVersion = args.expectedVersion ?? null;
-        const id = await commands.update({ ...commandOf(args), model, id: args.id, expectedVersion, context });
-        return readRecord(database, schema, model, id, selectionOf(info), context);
+        const changed = await commands.update({ ...commandOf(args), model, id: args.id, expectedVersion, context });
+        return answerCommand(database, schema, model, changed, selectionOf(info), context);
       },
     };
   }
@@ -111,6 +111,21 @@ interface ListArguments {
   orderBy?: readonly OrderBy[] | null;
   first?: number | null;
   after?: string | null;
+}
+
+/** What a mutation answers: the record as the command has left it, or what is read where its own fields are not enough. */
+function answerCommand(
+  database: AppDatabase,
+  schema: SchemaDefinition,
+  model: ModelDefinition,
+  { id, record }: CommandAnswer,
+  selection: Selection,
+  context: ApiContext,
+): unknown {
+  const asksBeyond = model.fields.some(({ type, name }) => type === 'relation' && selection.has(name));
+  if (!record || asksBeyond) return readRecord(database, schema, model, id, selection, context);
+  const { version, createdAt, updatedAt, values } = record;
+  return { ...values, id, version, createdAt, updatedAt };
 }
 
 async function readRecord(

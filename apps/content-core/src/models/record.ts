@@ -12,15 +12,16 @@ export function decideCreate(model: ModelDefinition, id: string, values: RecordV
   return [recordEvent(model, id, 'created', values)];
 }
 
-/** A changed record: one event with what really changes, or none when nothing does. */
+/** A changed or restored record: one event with what really changes, or none when nothing does. */
 export function decideUpdate(
   model: ModelDefinition,
   id: string,
   state: RecordState,
   values: RecordValues,
+  kind: 'updated' | 'restored' = 'updated',
 ): readonly NewEvent[] {
   const changed = Object.entries(values).filter(([name, value]) => (state.values[name] ?? null) !== value);
-  return changed.length === 0 ? [] : [recordEvent(model, id, 'updated', Object.fromEntries(changed))];
+  return changed.length === 0 ? [] : [recordEvent(model, id, kind, Object.fromEntries(changed))];
 }
 
 /** What happened to a record. Those of its values that are personal are about the record itself, also when they are empty. */

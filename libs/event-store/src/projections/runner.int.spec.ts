@@ -404,7 +404,7 @@ describe('an event that cannot be applied', () => {
     for (const letter of letters) {
       expect(letter).toMatchObject({ tenant: A, type: 'Thing.changed', state: 'open', attempts: 4 });
       expect(letter.error).toMatch(letter.position % 2n === 0n ? /^bad\uFFFDevent$/ : /division by zero/);
-      expect(letter.stack).toContain('Error');
+      expect(letter.stack).toMatch(/^error: /i);
     }
     const [status] = await runner.status();
     expect(status).toMatchObject({ eventsTotal: 395, errorsTotal: 3, openDeadLetters: 5, lastError: null });

@@ -1,7 +1,8 @@
 import type { QueryRunner } from 'typeorm';
 import { type TenantId } from '@atomo-cc/kernel';
 import { aDatabase, eventually, type TestDatabase } from '@atomo-cc/testing';
-import { APP_ROLE, openAppDatabase, SYSTEM_ROLE } from './database.js';
+import { booleanArray, byteaArray, doubleArray, intArray, jsonArray, textArray } from './arrays.js';
+import { APP_ROLE, openAppDatabase, sqlState, SYSTEM_ROLE, violatedConstraint, type AppDatabase } from './database.js';
 import { Leases1700000001000, releaseLease, takeLease } from './lease.js';
 import { changeTables, describeConnectFault, migrate, runAll, tenantTable } from './migrate.js';
 
@@ -129,6 +130,196 @@ describe('Tx', () => {
       expect(await tx.query('update things set id = id + 1 returning id')).toHaveLength(2);
       expect(await tx.execute('delete from things where id = 3')).toBe(1);
       expect(await tx.execute('delete from things where id = 77')).toBe(0);
+    });
+  });
+});
+
+/** What a promise was rejected with. */
+const faultOf = (promise: Promise<unknown>) =>
+  promise.then(
+    () => null,
+    (error: unknown) => error,
+  );
+
+describe('Tx.prepared', () => {
+  it('parses a text once per connection, and answers as query does', async () => {
+    const single = await openAppDatabase({ url: database.url, service: 'test', poolSize: 1 });
+    try {
+      for (const n of [1, 2]) {
+        const found = await single.transaction(A, async (tx) => {
+          expect(await tx.prepared('select $1::int + 1 as n', [n])).toEqual([{ n: n + 1 }]);
+          return tx.query(`select 1 from pg_prepared_statements where statement like 'select $1::int + 1%'`);
+        });
+        expect(found).toHaveLength(1);
+      }
+    } finally {
+      await single.close();
+    }
+  });
+});
+
+describe('Tx.send', () => {
+  it('takes effect before what is called after it, and is committed', async () => {
+    const seen = await database.app.transaction(A, async (tx) => {
+      tx.send('insert into things values ($1, $2)', [1, A]);
+      const rows = await tx.query('select id from things');
+      tx.send('insert into things values ($1, $2)', [2, A]);
+      return rows;
+    });
+    expect(seen).toEqual([{ id: 1 }]);
+    expect(await database.asOwner('select id from things order by id')).toEqual([{ id: 1 }, { id: 2 }]);
+  });
+
+  it('that fails fails the transaction with its error, and nothing is kept', async () => {
+    const last = database.app.transaction(A, async (tx) => {
+      tx.send('insert into things values ($1, $2)', [1, A]);
+      tx.send('insert into things values ($1, $2)', [2, B]);
+    });
+    expect(sqlState(await faultOf(last))).toBe('42501');
+    const followed = database.app.transaction(A, async (tx) => {
+      tx.send('insert into things values ($1, $2)', [3, B]);
+      await tx.query('select 1');
+    });
+    // Not that of the statement behind it, which only says that the transaction is aborted.
+    expect(sqlState(await faultOf(followed))).toBe('42501');
+    const swallowed = database.app.transaction(A, async (tx) => {
+      tx.send('insert into things values ($1, $2)', [4, B]);
+      throw new Error('of my own');
+    });
+    await expect(swallowed).rejects.toThrow('of my own');
+    expect(await database.asOwner('select * from things')).toEqual([]);
+  });
+});
+
+describe('a transaction', () => {
+  it('whose failed statement was swallowed does not pass for committed', async () => {
+    const transaction = database.app.transaction(A, async (tx) => {
+      await tx.execute('insert into things values (1, $1)', [A]);
+      await tx.query('select 1 / 0').catch(() => undefined);
+      return 'done';
+    });
+    await expect(transaction).rejects.toMatchObject({ code: 'TRANSACTION_ABORTED' });
+    expect(await database.asOwner('select * from things')).toEqual([]);
+  });
+
+  it.each([`'; drop table things; --`, `${A}'; reset role; --`, 'null', `${A} `, A.replace('a', 'A')])(
+    'of the tenant %j, which is none, sees nothing and runs nothing of it',
+    async (tenant) => {
+      await database.app.transaction(A, (tx) => tx.execute('insert into things values (1, $1)', [A]));
+      const [rows, [setting]] = await database.app.transaction(tenant as TenantId, (tx) =>
+        Promise.all([tx.query('select id from things'), tx.query(settingOf)]),
+      );
+      expect(rows).toEqual([]);
+      expect(setting).toMatchObject({ tenant: '', user: APP_ROLE });
+    },
+  );
+
+  it('of TypeORM takes part in it, and is rolled back with it', async () => {
+    await faultOf(
+      database.app.transaction(A, async (tx) => {
+        const { manager } = (tx as unknown as { runner: QueryRunner }).runner;
+        await manager.transaction((inner) => inner.query('insert into things values (1, $1)', [A]));
+        throw new Error('rolled back');
+      }),
+    );
+    expect(await database.asOwner('select * from things')).toEqual([]);
+  });
+});
+
+describe('a connection that breaks', () => {
+  let single: AppDatabase;
+  beforeEach(async () => (single = await openAppDatabase({ url: database.url, service: 'test', poolSize: 1 })));
+  afterEach(() => single.close());
+
+  const pidOf = async () => Number((await single.transaction(A, (tx) => tx.query(settingOf)))[0]!['pid']);
+  const terminate = async (pid: unknown) => {
+    await database.asOwner('select pg_terminate_backend($1)', [pid]);
+    await eventually('the backend is gone', async () => {
+      return (await database.asOwner('select 1 from pg_stat_activity where pid = $1', [pid])).length === 0;
+    });
+  };
+
+  it.each(['between two statements', 'during a statement', 'before the commit', 'after a statement was sent'])(
+    '%s fails the transaction, and the pool serves the next one from another',
+    async (when) => {
+      const broken = await pidOf();
+      const transaction = single.transaction(A, async (tx) => {
+        await tx.execute('insert into things values (1, $1)', [A]);
+        if (when === 'during a statement') {
+          await Promise.all([tx.query('select pg_sleep(30)'), terminate(broken)]);
+        }
+        await terminate(broken);
+        if (when === 'after a statement was sent') tx.send('insert into things values (2, $1)', [A]);
+        if (when === 'between two statements') await tx.query('select 1');
+      });
+      const fault = await faultOf(transaction);
+      expect(fault).toBeInstanceOf(Error);
+      // Nobody knows whether the commit has happened, so this must not look like an answer that says it has not.
+      expect(sqlState(fault) ?? '57P01').toBe('57P01');
+      expect(await pidOf()).not.toBe(broken);
+      expect(await database.asOwner('select * from things')).toEqual([]);
+    },
+  );
+
+  it('while nobody uses it is replaced', async () => {
+    const broken = await pidOf();
+    await terminate(broken);
+    await eventually('the pool has noticed', async () => (await pidOf().catch(() => broken)) !== broken);
+  });
+});
+
+describe('sqlState', () => {
+  it('knows an answer of Postgres by itself, within the error of TypeORM, and from other errors', async () => {
+    await database.asOwner('create table if not exists one_thing (id int primary key)');
+    await database.asOwner('grant insert on one_thing to atomo_app');
+    const insert = 'insert into one_thing values (1), (1)';
+    const bare = await faultOf(database.app.transaction(A, (tx) => tx.query(insert)));
+    const wrapped = await faultOf(
+      database.app.transaction(A, (tx) => (tx as unknown as { runner: QueryRunner }).runner.query(insert)),
+    );
+    expect([sqlState(bare), violatedConstraint(bare)]).toEqual(['23505', 'one_thing_pkey']);
+    expect(wrapped).toHaveProperty('driverError');
+    expect([sqlState(wrapped), violatedConstraint(wrapped)]).toEqual(['23505', 'one_thing_pkey']);
+    for (const other of [
+      null,
+      undefined,
+      'EPIPE',
+      new Error('no'),
+      Object.assign(new Error('no'), { code: 'EPIPE' }),
+    ]) {
+      expect([sqlState(other), violatedConstraint(other)]).toEqual([null, null]);
+    }
+  });
+});
+
+describe('array parameters', () => {
+  it('arrive as they were', async () => {
+    const texts = ['', 'a,b', '{"x"}', `\\ ' " \n`, 'é👩‍🚀', 'NULL', null];
+    const numbers = [0, -1.5, 1e-300, Number.MAX_VALUE, 0.1, null];
+    const objects = [{ a: [1, 'é', null] }, 'x', 1.5, null];
+    const [row] = await database.app.transaction(A, (tx) =>
+      tx.query(
+        `select to_json($1::text[]) as texts, to_json($2::int[]) as ints, to_json($3::double precision[]) as doubles,
+                to_json($4::boolean[]) as booleans, to_json($5::jsonb[]) as objects, $6::bytea[] as bytes, to_json($7::text[]) as none`,
+        [
+          textArray(texts),
+          intArray([0, -(2 ** 31), 2 ** 31 - 1, null]),
+          doubleArray(numbers),
+          booleanArray([true, false, null]),
+          jsonArray(objects.map((value) => (value === null ? null : JSON.stringify(value)))),
+          byteaArray([Buffer.alloc(0), Buffer.from([0, 255])]),
+          textArray([]),
+        ],
+      ),
+    );
+    expect(row).toEqual({
+      texts,
+      ints: [0, -(2 ** 31), 2 ** 31 - 1, null],
+      doubles: numbers,
+      booleans: [true, false, null],
+      objects,
+      bytes: [Buffer.alloc(0), Buffer.from([0, 255])],
+      none: [],
     });
   });
 });

@@ -1,5 +1,7 @@
-import { DataSource, type EntityManager, type EntityTarget, type ObjectLiteral, type Repository } from 'typeorm';
-import type { TenantId } from '@atomo-cc/kernel';
+import { createHash } from 'node:crypto';
+import type { Client, PoolClient } from 'pg';
+import { DataSource, type EntityTarget, type ObjectLiteral, type QueryRunner, type Repository } from 'typeorm';
+import { CodedError, isUuid, type TenantId } from '@atomo-cc/kernel';
 
 /** The Postgres role that serves requests: it sees the rows of the tenant set for its transaction, and no others. */
 export const APP_ROLE = 'atomo_app';
@@ -16,25 +18,137 @@ const CONNECT_TIMEOUT_MS = 10_000;
 /** A request's statement that runs longer is ended: it holds a connection that all others wait for. */
 const STATEMENT_TIMEOUT_MS = 60_000;
 
-/** An open transaction. It is passed as a parameter; who has one never reaches for another connection. */
+/** Statements are sent without waiting for the answers before them (`pipeline` of node-postgres). */
+export const PIPELINED = { pipeline: true } as const;
+
+/**
+ * Statements that a connection keeps prepared. The texts are constants and a few for each model; beyond this many, which
+ * only a text made of values can reach, a statement is planned anew each time instead of filling the server's memory.
+ */
+const MAX_PREPARED = 2_000;
+
+/** The name under which a text is prepared, on every connection. */
+const preparedNames = new Map<string, string>();
+
+function nameOf(sql: string): string | undefined {
+  let name = preparedNames.get(sql);
+  if (name === undefined && preparedNames.size < MAX_PREPARED) {
+    name = createHash('sha256').update(sql).digest('base64url').slice(0, 16);
+    preparedNames.set(sql, name);
+  }
+  return name;
+}
+
+/**
+ * An open transaction. It is passed as a parameter; who has one never reaches for another connection. Statements take effect
+ * in the order of the calls; they are sent at once and wait for no answer but the one they are awaited for.
+ */
 export class Tx {
-  constructor(private readonly manager: EntityManager) {}
+  private readonly sent: Promise<unknown>[] = [];
+  private firstFault: Error | undefined;
+
+  /** @param runner has `client` checked out; TypeORM's repositories work through it */
+  constructor(
+    private readonly runner: QueryRunner,
+    private readonly client: PoolClient,
+  ) {}
 
   /** Runs one statement with `$1…` parameters and returns its rows, also for `insert … returning` and its kin. */
   async query<Row = Record<string, unknown>>(sql: string, parameters: readonly unknown[] = []): Promise<Row[]> {
-    const result = await this.manager.queryRunner!.query(sql, parameters as unknown[], true);
-    return result.records as Row[];
+    return (await this.client.query(sql, parameters as unknown[])).rows as Row[];
+  }
+
+  /**
+   * As `query`, but parsed and planned once per connection: for texts of a fixed set (constants, or one for each model),
+   * never for texts that depend on values.
+   */
+  async prepared<Row = Record<string, unknown>>(sql: string, parameters: readonly unknown[] = []): Promise<Row[]> {
+    return (await this.client.query({ name: nameOf(sql)!, text: sql, values: parameters as unknown[] })).rows as Row[];
   }
 
   /** Runs one statement and returns how many rows it changed. */
   async execute(sql: string, parameters: readonly unknown[] = []): Promise<number> {
-    const result = await this.manager.queryRunner!.query(sql, parameters as unknown[], true);
-    return result.affected ?? 0;
+    return (await this.client.query(sql, parameters as unknown[])).rowCount ?? 0;
+  }
+
+  /**
+   * As `prepared`, for a statement whose answer nobody needs: it takes effect before whatever is called after it, and the
+   * transaction fails with its error if it fails. The commit need not wait for it either, which saves a round trip.
+   */
+  send(sql: string, parameters: readonly unknown[] = []): void {
+    this.keep(this.client.query({ name: nameOf(sql)!, text: sql, values: parameters as unknown[] }));
   }
 
   /** The TypeORM repository of an entity, inside this transaction. For single rows off the hot path. */
   repository<Entity extends ObjectLiteral>(entity: EntityTarget<Entity>): Repository<Entity> {
-    return this.manager.getRepository(entity);
+    return this.runner.manager.getRepository(entity);
+  }
+
+  /** @internal Sends what opens the transaction; it holds no value from outside. */
+  begin(sql: string): void {
+    this.keep(this.client.query(sql));
+  }
+
+  /** @internal @throws what a statement that was sent has failed with, or TRANSACTION_ABORTED */
+  async commit(): Promise<void> {
+    const [end] = await Promise.allSettled([this.client.query('commit'), ...this.sent]);
+    if (this.firstFault) throw this.firstFault;
+    if (end.status === 'rejected') throw end.reason;
+    // What Postgres makes of a commit after a statement has failed and its error was swallowed.
+    if (end.value.command !== 'COMMIT') {
+      throw new CodedError(
+        'TRANSACTION_ABORTED',
+        'A statement of the transaction has failed, so nothing of it was kept.',
+      );
+    }
+  }
+
+  /** @internal Answers the error that the transaction has failed with, which is `fault` unless that is a consequence. */
+  async rollback(fault: unknown): Promise<unknown> {
+    try {
+      await this.client.query('rollback');
+    } catch {
+      // A connection on which not even this works must not serve anybody else; an ended one the pool throws away.
+      void (this.client as unknown as Client).end().catch(() => undefined);
+    }
+    await Promise.allSettled(this.sent);
+    return this.firstFault && sqlState(fault) === ABORTED ? this.firstFault : fault;
+  }
+
+  private keep(answer: Promise<unknown>): void {
+    this.sent.push(answer);
+    answer.catch((error: Error) => (this.firstFault ??= error));
+  }
+}
+
+/** SQLSTATE of every statement after one that failed. */
+const ABORTED = '25P02';
+
+/**
+ * Runs `work` in one transaction on a connection of its own, which goes back to the pool only if it is sound.
+ * @internal
+ */
+export async function inTransaction<Result>(
+  source: DataSource,
+  begin: (tx: Tx) => unknown,
+  work: (tx: Tx) => Promise<Result>,
+): Promise<Result> {
+  // TypeORM watches the connection while it is out: one that breaks is taken out of the pool.
+  const runner = source.createQueryRunner();
+  try {
+    const tx = new Tx(runner, (await runner.connect()) as PoolClient);
+    // So that its repositories take part in this transaction instead of opening, and committing, one of their own.
+    Object.assign(runner, { isTransactionActive: true, transactionDepth: 1 });
+    try {
+      await begin(tx);
+      const result = await work(tx);
+      await tx.commit();
+      return result;
+    } catch (error) {
+      throw await tx.rollback(error);
+    }
+  } finally {
+    await runner.release();
   }
 }
 
@@ -42,14 +156,16 @@ export class Tx {
 export class AppDatabase {
   constructor(private readonly source: DataSource) {}
 
-  /** Runs `work` in one transaction that sees only `tenant`'s rows; an error rolls everything back. */
+  /**
+   * Runs `work` in one transaction that sees only `tenant`'s rows, and none if that is no UUID; an error rolls everything back.
+   * @throws CodedError TRANSACTION_ABORTED when a statement failed and `work` went on as if it had not; what `work` throws
+   */
   async transaction<Result>(tenant: TenantId, work: (tx: Tx) => Promise<Result>): Promise<Result> {
-    return this.source.transaction(async (manager) => {
-      const tx = new Tx(manager);
-      // SET LOCAL takes no parameters; the third argument makes set_config equal to it.
-      await tx.query(`select set_config('app.tenant_id', $1, true)`, [tenant]);
-      return work(tx);
-    });
+    // In one statement and without waiting, so that opening costs no round trip. SET takes no parameters: only what has the
+    // form of a UUID gets into the text. If Postgres should refuse to begin, no tenant is set for what follows either, and
+    // row-level security lets it do nothing.
+    const begin = `begin; set local app.tenant_id to '${isUuid(tenant) ? tenant : ''}'`;
+    return inTransaction(this.source, (tx) => tx.begin(begin), work);
   }
 
   /** Answers whether Postgres answers; for health checks. */
@@ -67,9 +183,12 @@ export class AppDatabase {
 export class SystemDatabase {
   constructor(private readonly source: DataSource) {}
 
-  /** Runs `work` in one transaction; an error rolls everything back. */
+  /**
+   * Runs `work` in one transaction; an error rolls everything back.
+   * @throws CodedError TRANSACTION_ABORTED when a statement failed and `work` went on as if it had not; what `work` throws
+   */
   async transaction<Result>(work: (tx: Tx) => Promise<Result>): Promise<Result> {
-    return this.source.transaction((manager) => work(new Tx(manager)));
+    return inTransaction(this.source, (tx) => tx.query('begin'), work);
   }
 
   /** Closes all connections. */
@@ -95,7 +214,7 @@ async function connect(options: DatabaseOptions, role: string): Promise<DataSour
     poolSize: options.poolSize ?? POOL_SIZE,
     connectTimeoutMS: CONNECT_TIMEOUT_MS,
     // The role is a start-up parameter, so a connection of this pool never exists under the owner's rights.
-    extra: { options: `-c role=${role} -c statement_timeout=${STATEMENT_TIMEOUT_MS}`, keepAlive: true },
+    extra: { options: `-c role=${role} -c statement_timeout=${STATEMENT_TIMEOUT_MS}`, keepAlive: true, ...PIPELINED },
   });
   return source.initialize();
 }
@@ -112,6 +231,19 @@ export async function openSystemDatabase(options: DatabaseOptions): Promise<Syst
 
 /** The SQLSTATE of an error that Postgres answered, or null for any other error. */
 export function sqlState(error: unknown): string | null {
-  const { code } = (error as { driverError?: { code?: unknown } }).driverError ?? {};
-  return typeof code === 'string' && /^[0-9A-Z]{5}$/.test(code) ? code : null;
+  return answered(error)?.code ?? null;
+}
+
+/** The constraint that an error of Postgres names, such as `event_log_pkey`, or null. */
+export function violatedConstraint(error: unknown): string | null {
+  return answered(error)?.constraint ?? null;
+}
+
+/** What Postgres answered, whether the driver's error is at hand or TypeORM's around it. */
+function answered(error: unknown): { readonly code: string; readonly constraint?: string } | null {
+  const { driverError } = (error ?? {}) as { driverError?: unknown };
+  const { code, severity, constraint } = (driverError ?? error ?? {}) as Record<string, unknown>;
+  // Errors of sockets have codes as well (EPIPE); only Postgres says how severe it is.
+  if (typeof code !== 'string' || typeof severity !== 'string') return null;
+  return typeof constraint === 'string' ? { code, constraint } : { code };
 }

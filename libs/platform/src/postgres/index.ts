@@ -7,7 +7,9 @@ export {
   SYSTEM_ROLE,
   SystemDatabase,
   Tx,
+  violatedConstraint,
 } from './database.js';
+export { booleanArray, byteaArray, doubleArray, intArray, jsonArray, textArray } from './arrays.js';
 export type { DatabaseOptions } from './database.js';
 export { POSTGRES_ERRORS } from './errors.js';
 export { Leases1700000001000, releaseLease, takeLease } from './lease.js';

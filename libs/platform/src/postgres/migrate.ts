@@ -1,6 +1,6 @@
 import { DataSource, type MigrationInterface, type QueryRunner } from 'typeorm';
 import { CodedError } from '@atomo-cc/kernel';
-import { APP_ROLE, SYSTEM_ROLE, Tx } from './database.js';
+import { APP_ROLE, inTransaction, PIPELINED, SYSTEM_ROLE, type Tx } from './database.js';
 
 /** The oldest Postgres that has everything we use (`security_invoker` views and `nulls not distinct` came with 15). */
 const OLDEST_POSTGRES = 150_000;
@@ -47,7 +47,7 @@ export async function migrate(url: string, migrations: readonly Migration[]): Pr
  * @throws CodedError DATABASE_UNREACHABLE, DATABASE_TOO_OLD
  */
 export async function changeTables(url: string, change: (tx: Tx) => Promise<void>): Promise<void> {
-  await asOwner(url, [], (source) => source.transaction((manager) => change(new Tx(manager))));
+  await asOwner(url, [], (source) => inTransaction(source, (tx) => tx.query('begin'), change));
 }
 
 async function asOwner(
@@ -64,6 +64,7 @@ async function asOwner(
     applicationName: 'atomo migrate',
     poolSize: 2,
     connectTimeoutMS: 10_000,
+    extra: PIPELINED,
   });
   try {
     await source.initialize();
