@@ -7,10 +7,14 @@ import pg from 'pg';
 /** The root of the repository. */
 export const ROOT = path.resolve(import.meta.dirname, '../..');
 
+/** One run may have several. */
+let databases = 0;
+
 /** Runs `work` with the URL of a fresh database. */
 export async function withBenchDatabase(work) {
   const server = process.env.DATABASE_URL ?? runFile().databaseUrl;
-  const name = `bench_${process.pid}`;
+  databases += 1;
+  const name = `bench_${process.pid}_${databases}`;
   await onServer(server, `create database ${name}`);
   const url = new URL(server);
   url.pathname = `/${name}`;

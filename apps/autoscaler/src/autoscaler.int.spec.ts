@@ -1,6 +1,6 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import path from 'node:path';
-import { aDatabase, aRedis, eventually, redisTestUrl, type TestDatabase } from '@atomo-cc/testing';
+import { aCable, aDatabase, aRedis, eventually, redisTestUrl, type Cable, type TestDatabase } from '@atomo-cc/testing';
 import { DEFAULT_TENANT_ID, uuidv7 } from '@atomo-cc/kernel';
 import { startService, type RunningService } from '@atomo-cc/platform/lifecycle';
 import { enqueue, JobQueues, OutboxRelay } from '@atomo-cc/platform/queues';
@@ -10,7 +10,7 @@ import { autoscalerConfig } from './config.js';
 import { LEASE_MS, Observer, type DecisionRecord } from './control/index.js';
 import { Reaper } from './reaper.js';
 import { autoscalerMigrations, autoscalerService } from './service.js';
-import { aCable, aScene, FAKE_WORKER, freePort, killHard, type Cable, type Scene } from './testing/index.js';
+import { aScene, FAKE_WORKER, freePort, killHard, type Scene } from './testing/index.js';
 
 interface Worker {
   id: string;

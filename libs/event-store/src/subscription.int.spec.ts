@@ -3,7 +3,7 @@ import { type TenantId, uuidv7 } from '@atomo-cc/kernel';
 import type { NewEvent, RecordedEvent } from '@atomo-cc/events';
 import { openAppDatabase, type AppDatabase } from '@atomo-cc/platform/postgres';
 import { openRedis, type Redis } from '@atomo-cc/platform/redis';
-import { aDatabase, aRedis, eventually, type TestDatabase } from '@atomo-cc/testing';
+import { aDatabase, aRedis, aSeed, eventually, seeded, type TestDatabase } from '@atomo-cc/testing';
 import { append } from './append.js';
 import { Fence } from './fence.js';
 import { eventStoreMigrations } from './schema.js';
@@ -57,17 +57,6 @@ afterAll(async () => {
   redis?.disconnect();
   await database?.drop();
 });
-
-/** Numbers that the same seed gives again (mulberry32). */
-function seeded(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
 
 const aTenant = () => uuidv7() as TenantId;
 const event = (type = 'Thing.changed'): NewEvent => ({ type, schemaVersion: 1, data: {} });
@@ -154,8 +143,7 @@ describe('subscribe, while several write and roll back', () => {
     ['with Redis connections that break', { hinted: 1, isCut: true }],
     ['without any hint', { hinted: 0, isCut: false }],
   ])('nothing is lost, doubled or out of order: %s', async (name, { hinted, isCut }) => {
-    const seed = Date.now() % 2 ** 31;
-    process.stdout.write(`subscriptions ${name}, seed ${seed}\n`);
+    const seed = aSeed(`subscriptions ${name}`);
     const tenant = aTenant();
     const others = isCut ? [await anInstance(), await anInstance()] : instances;
     // Asked for before they subscribe: from then on they take no other command. They come back by themselves.

@@ -87,7 +87,8 @@ export async function eventually<Result>(
   }
 }
 
-function requireVariable(name: string): string {
+/** The value of a variable that jest's global set-up sets. */
+export function requireVariable(name: string): string {
   const value = process.env[name];
   if (!value)
     throw new Error(`${name} is not set: run the tests through jest, whose global set-up starts Postgres and Redis`);

@@ -2,7 +2,7 @@ import { uuidv7, type TenantId } from '@atomo-cc/kernel';
 import type { RecordedEvent } from '@atomo-cc/events';
 import { Leases1700000001000, openSystemDatabase, type SystemDatabase, type Tx } from '@atomo-cc/platform/postgres';
 import { Metrics } from '@atomo-cc/platform/telemetry';
-import { aDatabase, eventually, type TestDatabase } from '@atomo-cc/testing';
+import { aDatabase, aSeed, eventually, seeded, type TestDatabase } from '@atomo-cc/testing';
 import { EventCatalogue } from '@atomo-cc/events';
 import { append } from '../append.js';
 import { EventCodec } from '../codec.js';
@@ -41,23 +41,6 @@ afterEach(async () => {
 });
 
 afterAll(() => database?.drop());
-
-/** Numbers that the same seed gives again (mulberry32). */
-function seeded(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
-
-function aSeed(what: string): () => number {
-  const seed = Date.now() % 2 ** 31;
-  process.stdout.write(`${what}, seed ${seed}\n`);
-  return seeded(seed);
-}
 
 interface Written {
   readonly stream: string;
@@ -175,7 +158,7 @@ async function aStallingDatabase(service: string) {
 }
 
 it('20,000 events of two tenants, written while it runs, give what the log says', async () => {
-  const random = aSeed('counting');
+  const random = seeded(aSeed('counting'));
   const projection = counting();
   const metrics = new Metrics('test');
   const runner = await run(projection, { metrics, maxEvents: 1_777 });
@@ -251,7 +234,7 @@ it('an open append holds the mark, and what it commits late is not skipped', asy
 });
 
 it('two runners share the shards; those of one that dies go to the other in time', async () => {
-  const random = aSeed('sharing');
+  const random = seeded(aSeed('sharing'));
   const projection = counting(undefined, 6);
   const first = await aStallingDatabase('first');
   const one = await run(projection, { database: first.system });
@@ -348,7 +331,7 @@ async function at({ name }: { name: string }): Promise<bigint> {
 }
 
 it('crashes between apply and commit repeat nothing', async () => {
-  const random = aSeed('crashes');
+  const random = seeded(aSeed('crashes'));
   const inner = counting(undefined, 2);
   let crashes = 0;
   const projection: Projection = {
@@ -388,7 +371,7 @@ describe('an event that cannot be applied', () => {
   };
 
   it('becomes a dead letter, and all others take effect, also later ones of its stream', async () => {
-    const random = aSeed('poison');
+    const random = seeded(aSeed('poison'));
     const { poison, projection } = poisoned();
     const positions = await write(
       A,

@@ -1,0 +1,17 @@
+/** Numbers from 0 to below 1 that the same seed gives again (mulberry32), so that a failure can be repeated. */
+export function seeded(seed: number): () => number {
+  let state = seed;
+  return () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
+    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
+
+/** A new seed for a randomised test, printed under its name: give it to `seeded` to see the same run again. */
+export function aSeed(what: string): number {
+  const seed = Date.now() % 2 ** 31;
+  process.stdout.write(`${what}, seed ${seed}\n`);
+  return seed;
+}
