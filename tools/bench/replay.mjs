@@ -63,6 +63,8 @@ function counting(name, rows) {
   return {
     name,
     version: 1,
+    mode: 'async',
+    tables: [],
     eventTypes: { 'Contact.created': [1], 'Contact.updated': [1] },
     async apply(batch, tx) {
       for (let from = 0; from < batch.length; from += rows) await write(batch.slice(from, from + rows), tx);
@@ -70,7 +72,7 @@ function counting(name, rows) {
   };
 }
 
-async function run(system, projection) {
+async function run(system, databaseUrl, projection) {
   const applied = Promise.withResolvers();
   let count = 0;
   const apply = async (batch, tx) => {
@@ -80,6 +82,7 @@ async function run(system, projection) {
   };
   const runner = new ProjectionRunner({
     database: system,
+    databaseUrl,
     projections: [{ ...projection, apply }],
     onError: applied.reject,
   });
@@ -110,7 +113,7 @@ await withBenchDatabase(async (url) => {
   const arms = { 'one write per 100 events': [100, []], 'one write per batch': [Infinity, []] };
   for (let round = 0; round < 3; round += 1) {
     for (const [arm, [rows, rates]] of Object.entries(arms)) {
-      rates.push(await run(system, counting(`${arm.replaceAll(' ', '-')}-${round}`, rows)));
+      rates.push(await run(system, url, counting(`${arm.replaceAll(' ', '-')}-${round}`, rows)));
     }
   }
   const { rows } = await owner.query('select projection, sum(n)::int as n from counts group by 1');

@@ -16,11 +16,23 @@ export { EVENT_LOG_ERRORS, verifyLog } from './verify.js';
 export type { LogFault, LogFaultCode, LogTotals, StreamHead, VerifyOptions } from './verify.js';
 export { CheckpointWriter, checkpointKey, compareWithCheckpoint, readCheckpoint } from './log-checkpoint.js';
 export type { CheckpointScope } from './log-checkpoint.js';
+export {
+  BUILD_ERRORS,
+  BUILD_MOVES,
+  BUILD_STATES,
+  cancelBuild,
+  requestBuild,
+  rollbackProjection,
+  switchBuild,
+} from './projections/builds.js';
+export type { Build, BuildMove, BuildOf, BuildOrder, BuildRequest, BuildState } from './projections/builds.js';
 export { pauseProjection, resumeProjection } from './projections/checkpoints.js';
-export type { Shard, ShardState, ShardStatus } from './projections/checkpoints.js';
+export type { Shard, ShardState } from './projections/checkpoints.js';
 export { openDeadLetters, retryDeadLetter, skipDeadLetter } from './projections/dead-letters.js';
-export type { DeadLetter } from './projections/dead-letters.js';
+export type { DeadLetter, RetryOptions } from './projections/dead-letters.js';
 export { PROJECTION_ERRORS, unknownEvent } from './projections/projection.js';
-export type { Projection, ProjectionIdentity } from './projections/projection.js';
+export type { DecodeEvents, Projection, ProjectionTable, ProjectionTarget } from './projections/projection.js';
 export { PROJECTION_LEASE_MS, PROJECTION_POLL_MS, ProjectionRunner } from './projections/runner.js';
 export type { ProjectionRunnerOptions } from './projections/runner.js';
+export { projectionStatus } from './projections/status.js';
+export type { BuildProgress, BuildStatus, ProjectionStatus, ShardStatus } from './projections/status.js';

@@ -1,6 +1,6 @@
 import type { MigrationInterface, QueryRunner } from 'typeorm';
 import { runAll, tenantTable, type Migration } from '@atomo-cc/platform/postgres';
-import { Projections1700000405000 } from './projections/schema.js';
+import { ProjectionBuilds1700000405100, Projections1700000405000 } from './projections/schema.js';
 
 /**
  * The log and the head of each stream. Both roles may only add to the log: nobody who serves requests can change or remove
@@ -180,4 +180,5 @@ export const eventStoreMigrations: readonly Migration[] = [
   SubjectKeys1700000404000,
   StreamSnapshots1700000404500,
   Projections1700000405000,
+  ProjectionBuilds1700000405100,
 ];

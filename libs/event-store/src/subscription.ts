@@ -13,9 +13,11 @@ const MAX_UNSETTLED_LOOK_MS = 320;
 /** Beyond every position there is: Postgres' greatest bigint. */
 const ALL_POSITIONS = 2n ** 63n - 1n;
 
+const CHANNEL_PREFIX = 'event-log:appended:';
+
 /** The Redis channel of hints that the tenant's log has grown. A message carries nothing. */
 export function appendedChannel(tenant: TenantId): string {
-  return `event-log:appended:${tenant}`;
+  return `${CHANNEL_PREFIX}${tenant}`;
 }
 
 /**
@@ -34,6 +36,7 @@ export class AppendHints {
   /** @param redis a connection of use `blocking`, for hints alone: a subscribed connection takes no other commands */
   constructor(private readonly redis: Redis) {
     redis.on('message', (channel: string) => this.hints.emit(channel));
+    redis.on('pmessage', (pattern: string) => this.hints.emit(pattern));
   }
 
   /** Calls `look` at every hint of the tenant, and once the hints begin to arrive, until the answer is called. */
@@ -45,6 +48,17 @@ export class AppendHints {
     return () => {
       this.hints.off(channel, look);
       if (this.hints.listenerCount(channel) === 0) this.redis.unsubscribe(channel).catch(() => undefined);
+    };
+  }
+
+  /** Calls `look` at every hint of any tenant, as `listen` does for one: for those who follow the whole log. */
+  listenToAll(look: () => void): () => void {
+    const pattern = `${CHANNEL_PREFIX}*`;
+    this.hints.on(pattern, look);
+    this.redis.psubscribe(pattern).then(look, () => undefined);
+    return () => {
+      this.hints.off(pattern, look);
+      if (this.hints.listenerCount(pattern) === 0) this.redis.punsubscribe(pattern).catch(() => undefined);
     };
   }
 }

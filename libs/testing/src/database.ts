@@ -53,6 +53,15 @@ export async function aDatabase(
   };
 }
 
+/** A connection of its own as the owner: to prepare statements under names, or to be cut. Whoever opens it ends it. */
+export async function aConnection(database: TestDatabase): Promise<Client> {
+  const client = new Client({ connectionString: database.url });
+  // Cut from outside, it is the next statement that says so.
+  client.on('error', () => undefined);
+  await client.connect();
+  return client;
+}
+
 /** The URL of a numbered database of the test Redis that this test file has for itself while it runs. */
 export function redisTestUrl(): string {
   const url = new URL(requireVariable('ATOMO_TEST_REDIS_URL'));

@@ -1,6 +1,6 @@
 export { aCable } from './cable.js';
 export type { Cable, CutAt } from './cable.js';
-export { aDatabase, aRedis, eventually, redisTestUrl } from './database.js';
+export { aConnection, aDatabase, aRedis, eventually, redisTestUrl } from './database.js';
 export type { TestDatabase } from './database.js';
 export { anOwnPostgres } from './own-postgres.js';
 export type { OwnPostgres, PostgresEnd } from './own-postgres.js';

@@ -11,7 +11,14 @@ import { modelsApi } from './models-api.js';
 const [OURS] = SHOP_TENANTS;
 const TOKEN = { authorization: `Bearer ${OURS}` };
 const CREATE = 'mutation CreateItem($input: CreateItemInput!) { createItem(input: $input) { id } }';
-const PROJECTION: Projection = { name: 'noting', version: 1, eventTypes: 'all', apply: () => Promise.resolve() };
+const PROJECTION: Projection = {
+  name: 'noting',
+  version: 1,
+  mode: 'async',
+  tables: [],
+  eventTypes: 'all',
+  apply: () => Promise.resolve(),
+};
 
 /** Of this many spans each test has its own trace, so that it looks at no other's. */
 let traces = 0;
@@ -38,7 +45,12 @@ beforeAll(async () => {
   database = await aDatabase([Leases1700000001000, ...eventStoreMigrations]);
   await createModelTables(database.url, SHOP);
   api = await anApi([modelsApi(SHOP, database.app)]);
-  runner = new ProjectionRunner({ database: database.system, projections: [PROJECTION], pollMs: 20 });
+  runner = new ProjectionRunner({
+    database: database.system,
+    databaseUrl: database.url,
+    projections: [PROJECTION],
+    pollMs: 20,
+  });
   await runner.start();
 });
 

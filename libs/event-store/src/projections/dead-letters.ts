@@ -3,8 +3,16 @@ import type { RecordedEvent } from '@atomo-cc/events';
 import { sqlState, type SystemDatabase, type Tx } from '@atomo-cc/platform/postgres';
 import { toEvent, type Row } from '../append.js';
 import { columnText, errorText, type Shard } from './checkpoints.js';
-import type { EventCodec } from '../codec.js';
-import { decodeFor, type Projection, type ProjectionIdentity } from './projection.js';
+import { findBuild, notFound, readBuild, targetOf, type Build, type BuildOf } from './builds.js';
+import {
+  applyEvents,
+  isGated,
+  PROJECTION_ERRORS,
+  type DecodeEvents,
+  type Projection,
+  type ProjectionCode,
+  type ProjectionTarget,
+} from './projection.js';
 
 /** Dead letters of one batch: beyond, it is the projection that is broken, and going on would turn the whole log into them. */
 export const MAX_DEAD_LETTERS_PER_BATCH = 10;
@@ -43,13 +51,13 @@ export interface DeadLetter extends Shard {
  */
 export async function applyInParts(
   tx: Tx,
-  projection: Projection,
+  code: ProjectionCode,
   batch: readonly RecordedEvent[],
-  place: { readonly shard: Shard; readonly attempts: number },
+  place: { readonly shard: Shard; readonly attempts: number; readonly target: ProjectionTarget },
 ): Promise<number> {
   const letters: { event: RecordedEvent; error: unknown }[] = [];
   const apply = async (events: readonly RecordedEvent[]): Promise<void> => {
-    const error = await attempt(tx, projection, events);
+    const error = await attempt(tx, code, events, place.target);
     if (error === undefined) return;
     if (events.length === 1) {
       letters.push({ event: events[0]!, error });
@@ -73,13 +81,18 @@ export async function applyInParts(
 }
 
 /** Applies events under a savepoint; answers the error when they are at fault, and then nothing of them took effect. */
-async function attempt(tx: Tx, projection: Projection, events: readonly RecordedEvent[]): Promise<unknown> {
+async function attempt(
+  tx: Tx,
+  code: ProjectionCode,
+  events: readonly RecordedEvent[],
+  target: ProjectionTarget,
+): Promise<unknown> {
   await tx.query('savepoint part');
   try {
-    await projection.apply(events, tx);
+    await applyEvents(tx, code, events, target);
   } catch (error) {
     if (sqlState(error ?? {})?.startsWith('42')) {
-      const { name, version } = projection;
+      const { name, version } = code.projection;
       const said = `A statement of projection ${name} version ${version} is wrong: ${errorText(error)}`;
       throw new CodedError('PROJECTION_BROKEN', said, undefined, { cause: error });
     }
@@ -95,23 +108,28 @@ async function attempt(tx: Tx, projection: Projection, events: readonly Recorded
 /** SQLSTATE classes of what passes, or belongs to the server: connection, rolled back, resources, locks, operator, system. */
 const NO_EVENTS_FAULT = /^(08|25P0[234]|40|53|55P03|57P|58)/;
 
+/** Whether it passes by itself, and trying again later is all there is to do. */
+export function isPassing(error: unknown): boolean {
+  return NO_EVENTS_FAULT.test(sqlState(error ?? {}) ?? '');
+}
+
 function isEventsFault(error: unknown): boolean {
-  if (isCodedError(error) && error.code === 'PROJECTION_EVENT_UNKNOWN') return false;
-  const state = sqlState(error ?? {});
-  return state === null || !NO_EVENTS_FAULT.test(state);
+  // What stops the projection is no letter: an unknown event, sealed data that does not open.
+  if (isCodedError(error) && Object.hasOwn(PROJECTION_ERRORS, error.code)) return false;
+  return !isPassing(error);
 }
 
 async function keepLetter(tx: Tx, shard: Shard, event: RecordedEvent, error: unknown, attempts: number): Promise<void> {
   await tx.execute(
     `insert into projection_dead_letters as d
-       (projection, version, position, shard, tenant_id, stream, stream_version, type, error, stack, attempts)
+       (projection, build, position, shard, tenant_id, stream, stream_version, type, error, stack, attempts)
      values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
-     on conflict (projection, version, position) do update
+     on conflict (projection, build, position) do update
        set error = excluded.error, stack = excluded.stack, attempts = d.attempts + excluded.attempts, state = 'open',
            reason = null, resolved_at = null, failed_at = clock_timestamp()`,
     [
-      shard.name,
-      shard.version,
+      shard.projection,
+      shard.build,
       String(event.position),
       shard.shard,
       event.tenant,
@@ -129,51 +147,56 @@ function stackText(error: unknown): string {
   return columnText((error as Error | null)?.stack ?? '', MAX_STACK_CHARS);
 }
 
-/** The open dead letters of a projection in the order of the log, 1,000 at most. */
-export function openDeadLetters(
-  database: SystemDatabase,
-  { name, version }: ProjectionIdentity,
-): Promise<DeadLetter[]> {
+/** The open dead letters of a build, the live one unless given, in the order of the log, 1,000 at most. */
+export function openDeadLetters(database: SystemDatabase, which: BuildOf): Promise<DeadLetter[]> {
   return database.transaction(async (tx) => {
     const rows = await tx.query<Omit<DeadLetter, 'position'> & { position: string }>(
-      `select projection as name, version, shard, position, tenant_id as tenant, stream, stream_version as "streamVersion", type,
+      `select projection, build, shard, position, tenant_id as tenant, stream, stream_version as "streamVersion", type,
               error, stack, attempts, state, reason, failed_at as "failedAt", resolved_at as "resolvedAt"
-       from projection_dead_letters where projection = $1 and version = $2 and state = 'open'
+       from projection_dead_letters where projection = $1 and state = 'open' and build = coalesce($2,
+         (select build from projection_builds b where b.projection = $1 and b.state = 'live'))
        order by position limit $3`,
-      [name, version, MAX_LISTED],
+      [which.projection, which.build ?? null, MAX_LISTED],
     );
     return rows.map((row) => ({ ...row, position: BigInt(row.position) }));
   });
 }
 
+/** Of which build the letter is, the live one unless given, and how its event is decoded. */
+export interface RetryOptions {
+  readonly build?: number;
+  readonly decode?: DecodeEvents | undefined;
+}
+
 /**
  * Applies the event of a dead letter now, between two batches of its shard and after later events of its stream. True: it took
  * effect and the letter is closed. False: it failed again, and the letter has the new error.
- * @param codec that of the runner
- * @throws CodedError DEAD_LETTER_NOT_OPEN, PROJECTION_EVENT_UNKNOWN, PROJECTION_BROKEN; what is no event's fault: try again
+ * @throws CodedError DEAD_LETTER_NOT_OPEN, PROJECTION_NOT_FOUND, PROJECTION_VERSION_OTHER, PROJECTION_EVENT_UNKNOWN,
+ * PROJECTION_BROKEN; what is no event's fault: try again
  */
 export function retryDeadLetter(
   database: SystemDatabase,
   projection: Projection,
   position: bigint,
-  codec: EventCodec | null = null,
+  options: RetryOptions = {},
 ): Promise<boolean> {
   return database.transaction(async (tx) => {
-    const stored = await lockLetter(tx, projection, position);
-    const events = await decodeFor(projection, [stored], tx, codec);
-    const error = await attempt(tx, projection, events);
-    const key = [projection.name, projection.version, String(position)];
+    const { build: number } = await findBuild(tx, { projection: projection.name, build: options.build });
+    const { build, event, gated } = await lockLetter(tx, projection, number, position);
+    const code = { projection, decode: options.decode };
+    const error = await attempt(tx, code, [event], targetOf(build, gated));
+    const key = [projection.name, number, String(position)];
     if (error === undefined) {
       await tx.execute(
         `update projection_dead_letters set state = 'retried', attempts = attempts + 1, resolved_at = clock_timestamp()
-         where projection = $1 and version = $2 and position = $3`,
+         where projection = $1 and build = $2 and position = $3`,
         key,
       );
       return true;
     }
     await tx.execute(
       `update projection_dead_letters set attempts = attempts + 1, error = $4, stack = $5, failed_at = clock_timestamp()
-       where projection = $1 and version = $2 and position = $3`,
+       where projection = $1 and build = $2 and position = $3`,
       [...key, errorText(error), stackText(error)],
     );
     return false;
@@ -181,13 +204,13 @@ export function retryDeadLetter(
 }
 
 /**
- * Closes a dead letter without its event taking effect.
+ * Closes a dead letter, of the live build unless given, without its event taking effect.
  * @param reason why that is right, for those who ask later; 1 to 1,000 characters
- * @throws CodedError DEAD_LETTER_NOT_OPEN; RangeError for a reason that says nothing, or too much
+ * @throws CodedError DEAD_LETTER_NOT_OPEN, PROJECTION_NOT_FOUND; RangeError for a reason that says nothing, or too much
  */
 export async function skipDeadLetter(
   database: SystemDatabase,
-  projection: ProjectionIdentity,
+  which: BuildOf,
   position: bigint,
   reason: string,
 ): Promise<void> {
@@ -195,42 +218,58 @@ export async function skipDeadLetter(
   if (said.length === 0 || said.length > MAX_REASON_CHARS) {
     throw new RangeError(`a reason has 1 to ${MAX_REASON_CHARS} characters`);
   }
-  const closed = await database.transaction((tx) =>
-    tx.execute(
+  await database.transaction(async (tx) => {
+    const { build } = await findBuild(tx, which);
+    const closed = await tx.execute(
       `update projection_dead_letters set state = 'skipped', reason = $4, resolved_at = clock_timestamp()
-       where projection = $1 and version = $2 and position = $3 and state = 'open'`,
-      [projection.name, projection.version, String(position), columnText(said, MAX_REASON_CHARS)],
-    ),
-  );
-  if (closed === 0) throw notOpen(projection, position);
+       where projection = $1 and build = $2 and position = $3 and state = 'open'`,
+      [which.projection, build, String(position), columnText(said, MAX_REASON_CHARS)],
+    );
+    if (closed === 0) throw notOpen(which.projection, build, position);
+  });
 }
 
 /** The event of an open letter; its shard's checkpoint and the letter are locked to the end of the transaction, in that order. */
-async function lockLetter(tx: Tx, projection: Projection, position: bigint): Promise<RecordedEvent> {
-  const key = [projection.name, projection.version, String(position)];
+async function lockLetter(
+  tx: Tx,
+  projection: Projection,
+  number: number,
+  position: bigint,
+): Promise<{ build: Build; event: RecordedEvent; gated: ReadonlySet<bigint> }> {
+  const key = [projection.name, number, String(position)];
   await tx.query(
-    `select 1 from projection_checkpoints c where projection = $1 and version = $2 and shard =
-       (select shard from projection_dead_letters where projection = $1 and version = $2 and position = $3)
+    `select 1 from projection_checkpoints c where projection = $1 and build = $2 and shard =
+       (select shard from projection_dead_letters where projection = $1 and build = $2 and position = $3)
      for update`,
     key,
   );
+  // Under the lock: a switch may just have given the build's tables other names.
+  const build = await readBuild(tx, projection.name, number);
+  if (!build) throw notFound({ projection: projection.name, build: number });
+  if (build.version !== projection.version) {
+    throw new CodedError(
+      'PROJECTION_VERSION_OTHER',
+      `Build ${number} of ${projection.name} has version ${build.version}.`,
+    );
+  }
   const [letter] = await tx.query(
     `select 1 from projection_dead_letters
-     where projection = $1 and version = $2 and position = $3 and state = 'open' for update`,
+     where projection = $1 and build = $2 and position = $3 and state = 'open' for update`,
     key,
   );
-  if (!letter) throw notOpen(projection, position);
-  const [row] = await tx.query<Row & { tenant_id: TenantId }>(
-    `select tenant_id, position, stream, stream_version, type, schema_version, data, metadata, recorded_at
+  if (!letter) throw notOpen(projection.name, number, position);
+  const [row] = await tx.query<Row & { tenant_id: TenantId; gated: boolean }>(
+    `select tenant_id, position, stream, stream_version, type, schema_version, data, metadata, recorded_at,
+            ${isGated('$2')} as gated
      from event_log where position = $1`,
-    [String(position)],
+    [String(position), build.gate?.map(String) ?? null],
   );
-  return toEvent(row!.tenant_id, row!);
+  return { build, event: toEvent(row!.tenant_id, row!), gated: new Set(row!.gated ? [position] : []) };
 }
 
-function notOpen({ name, version }: ProjectionIdentity, position: bigint): CodedError {
+function notOpen(projection: string, build: number, position: bigint): CodedError {
   return new CodedError(
     'DEAD_LETTER_NOT_OPEN',
-    `Projection ${name} version ${version} has no open dead letter at position ${position}.`,
+    `Build ${build} of ${projection} has no open dead letter at position ${position}.`,
   );
 }

@@ -10,7 +10,7 @@ import { SubjectKeys } from '../subject-keys.js';
 import { eventStoreMigrations } from '../schema.js';
 import { claimShard, lockShard, moveCheckpoint, pauseProjection, resumeProjection } from './checkpoints.js';
 import { openDeadLetters, retryDeadLetter, skipDeadLetter } from './dead-letters.js';
-import { unknownEvent, type Projection } from './projection.js';
+import { unknownEvent, type DecodeEvents, type Projection } from './projection.js';
 import { ProjectionRunner, type ProjectionRunnerOptions } from './runner.js';
 
 const A = '00000000-0000-7000-8000-00000000000a' as TenantId;
@@ -37,7 +37,9 @@ afterEach(async () => {
   await Promise.all(runners.map((runner) => runner.stop()));
   for (const each of clean) await each();
   [runners, clean] = [[], []];
-  await database.asOwner('truncate event_log, event_streams, counts, projection_checkpoints, projection_dead_letters');
+  await database.asOwner(
+    'truncate event_log, event_streams, counts, projection_builds, projection_checkpoints, projection_dead_letters',
+  );
 });
 
 afterAll(() => database?.drop());
@@ -72,6 +74,8 @@ function counting(before?: (batch: readonly RecordedEvent[], tx: Tx) => unknown,
   return {
     name,
     version: 1,
+    mode: 'async',
+    tables: [],
     shards,
     eventTypes: { 'Thing.changed': [1] },
     async apply(batch, tx) {
@@ -110,6 +114,7 @@ async function run(
 ): Promise<ProjectionRunner> {
   const runner = new ProjectionRunner({
     database: database.system,
+    databaseUrl: database.url,
     projections: [projections].flat() as Projection[],
     leaseMs: LEASE_MS,
     pollMs: 50,
@@ -307,7 +312,7 @@ it('a checkpoint is neither locked nor moved under an older epoch, nor claimed b
   const projection = counting();
   const runner = await run(projection);
   await runner.stop();
-  const shard = { name: projection.name, version: 1, shard: 0 };
+  const shard = { projection: projection.name, build: 1, shard: 0 };
   await database.system.transaction((tx) => claimShard(tx, shard, 1_000));
   const lost = expect.objectContaining({ code: 'LEASE_LOST' });
   const move = { from: 0n, to: 9n, events: 1 };
@@ -322,10 +327,10 @@ it('a checkpoint is neither locked nor moved under an older epoch, nor claimed b
   expect(await at(shard)).toBe(from + 9n);
 });
 
-async function at({ name }: { name: string }): Promise<bigint> {
+async function at({ projection }: { projection: string }): Promise<bigint> {
   const [row] = await database.asOwner<{ position: string }>(
     'select position from projection_checkpoints where projection = $1',
-    [name],
+    [projection],
   );
   return BigInt(row!.position);
 }
@@ -336,8 +341,8 @@ it('crashes between apply and commit repeat nothing', async () => {
   let crashes = 0;
   const projection: Projection = {
     ...inner,
-    async apply(batch, tx) {
-      await inner.apply(batch, tx);
+    async apply(batch, tx, target) {
+      await inner.apply(batch, tx, target);
       if (crashes < 8 && random() < 0.6) {
         crashes += 1;
         const [self] = await tx.query<{ pid: number }>('select pg_backend_pid() as pid');
@@ -355,7 +360,7 @@ it('crashes between apply and commit repeat nothing', async () => {
   await caughtUp(runner);
   expect(crashes).toBeGreaterThan(0);
   expect(await counted(projection)).toEqual(await truth());
-  expect(await openDeadLetters(database.system, projection)).toEqual([]);
+  expect(await openDeadLetters(database.system, { projection: projection.name })).toEqual([]);
 });
 
 describe('an event that cannot be applied', () => {
@@ -382,7 +387,7 @@ describe('an event that cannot be applied', () => {
     await caughtUp(runner);
     const bad = [...poison].map(BigInt).sort((a, b) => (a < b ? -1 : 1));
     expect(await counted(projection)).toEqual(await truth(bad));
-    const letters = await openDeadLetters(database.system, projection);
+    const letters = await openDeadLetters(database.system, { projection: projection.name });
     expect(letters.map(({ position }) => position)).toEqual(bad);
     for (const letter of letters) {
       expect(letter).toMatchObject({ tenant: A, type: 'Thing.changed', state: 'open', attempts: 4 });
@@ -393,13 +398,13 @@ describe('an event that cannot be applied', () => {
     expect(status).toMatchObject({ eventsTotal: 395, errorsTotal: 3, openDeadLetters: 5, lastError: null });
 
     expect(await retryDeadLetter(database.system, projection, bad[0]!)).toBe(false);
-    const [again] = await openDeadLetters(database.system, projection);
+    const [again] = await openDeadLetters(database.system, { projection: projection.name });
     expect(again).toMatchObject({ position: bad[0], attempts: 5 });
     expect(await counted(projection)).toEqual(await truth(bad));
 
     poison.clear();
     expect(await retryDeadLetter(database.system, projection, bad[0]!)).toBe(true);
-    await skipDeadLetter(database.system, projection, bad[1]!, 'a test of the vendor');
+    await skipDeadLetter(database.system, { projection: projection.name }, bad[1]!, 'a test of the vendor');
     expect(await counted(projection)).toEqual(await truth(bad.slice(1)));
     const closed = await database.asOwner(
       `select position, state, reason from projection_dead_letters where state <> 'open' order by position`,
@@ -411,8 +416,12 @@ describe('an event that cannot be applied', () => {
     const notOpen = expect.objectContaining({ code: 'DEAD_LETTER_NOT_OPEN' });
     await expect(retryDeadLetter(database.system, projection, bad[0]!)).rejects.toEqual(notOpen);
     await expect(retryDeadLetter(database.system, projection, bad[1]!)).rejects.toEqual(notOpen);
-    await expect(skipDeadLetter(database.system, projection, bad[0]!, 'x')).rejects.toEqual(notOpen);
-    await expect(skipDeadLetter(database.system, projection, bad[2]!, '  ')).rejects.toThrow(RangeError);
+    await expect(skipDeadLetter(database.system, { projection: projection.name }, bad[0]!, 'x')).rejects.toEqual(
+      notOpen,
+    );
+    await expect(skipDeadLetter(database.system, { projection: projection.name }, bad[2]!, '  ')).rejects.toThrow(
+      RangeError,
+    );
   });
 
   it('stops the projection when there are too many of them, and writes none down', async () => {
@@ -429,7 +438,7 @@ describe('an event that cannot be applied', () => {
     );
     expect(await database.asOwner('select 1 from projection_dead_letters')).toEqual([]);
     poison.clear();
-    await resumeProjection(database.system, projection);
+    await resumeProjection(database.system, { projection: projection.name });
     runner.wake();
     await caughtUp(runner);
     expect(await counted(projection)).toEqual(await truth());
@@ -440,7 +449,7 @@ describe('an event that cannot be applied', () => {
     await write(A, [{ stream: 'Thing-1', n: 1 }]);
     const runner = await run(projection);
     await eventually('it stopped', async () => (await runner.status())[0]!.state === 'stopped');
-    expect(await openDeadLetters(database.system, projection)).toEqual([]);
+    expect(await openDeadLetters(database.system, { projection: projection.name })).toEqual([]);
   });
 });
 
@@ -449,6 +458,7 @@ describe('with a codec', () => {
     new SubjectKeys('the encryption key of these tests'),
     new EventCatalogue({ 'Thing.changed': { version: 2, upcasters: { 1: ({ n }) => ({ n, isOld: true }) } } }),
   );
+  const decode: DecodeEvents = (tx, events) => codec.decode(tx, events);
   const seen: unknown[] = [];
   const seeing = (): Projection => ({
     ...counting((batch) => void seen.push(...batch.map(({ data }) => data))),
@@ -468,7 +478,7 @@ describe('with a codec', () => {
       const appends = [{ stream: 'Thing-2', expected: 'any' as const, events: [event], metadata: METADATA }];
       await append(tx, B, await codec.encode(tx, B, appends));
     });
-    await caughtUp(await run(seeing(), { codec }));
+    await caughtUp(await run(seeing(), { decode }));
     expect(seen).toEqual([{ n: 1, isOld: true }, { n: 2 }]);
   });
 
@@ -484,7 +494,7 @@ describe('with a codec', () => {
     const other: Projection = { ...counting(), eventTypes: { 'Thing.seen': [1] } };
     const errors: unknown[] = [];
     const stopping = seeing();
-    const runner = await run([stopping, other], { codec, onError: (error) => errors.push(error) });
+    const runner = await run([stopping, other], { decode, onError: (error) => errors.push(error) });
     await eventually('the first is applied', () => seen.length === 1);
     const appends = [
       {
@@ -495,12 +505,13 @@ describe('with a codec', () => {
       },
     ];
     await database.app.transaction(A, (tx) => append(tx, A, appends));
-    const stateOf = async ({ name }: Projection) => (await runner.status()).find((shard) => shard.name === name)!.state;
+    const stateOf = async ({ name }: Projection) =>
+      (await runner.status()).find((shard) => shard.projection === name)!.state;
     await eventually('it stopped', async () => (await stateOf(stopping)) === 'stopped');
     expect(await stateOf(other)).toBe('running');
     expect(errors).toEqual([expect.objectContaining({ code })]);
     expect(seen).toHaveLength(1);
-    expect(await openDeadLetters(database.system, stopping)).toEqual([]);
+    expect(await openDeadLetters(database.system, { projection: stopping.name })).toEqual([]);
   });
 });
 
@@ -510,9 +521,9 @@ it.each(['schema version', 'type'])('an unknown %s stops that projection before 
   const unknown: Projection = {
     ...strict,
     eventTypes: what === 'type' ? 'all' : strict.eventTypes,
-    async apply(batch, tx) {
+    async apply(batch, tx, target) {
       for (const event of batch) if (event.type !== 'Thing.changed') throw unknownEvent(unknown, event);
-      await strict.apply(batch, tx);
+      await strict.apply(batch, tx, target);
     },
   };
   const runner = await run([other, unknown]);
@@ -525,7 +536,7 @@ it.each(['schema version', 'type'])('an unknown %s stops that projection before 
   Object.assign(lenient, { eventTypes: { 'Thing.changed': [1, 2] } });
   const second = await run(lenient);
   const stateOf = async ({ name }: Projection) => {
-    const rows = (await runner.status()).filter((row) => row.name === name);
+    const rows = (await runner.status()).filter((row) => row.projection === name);
     return [...new Set(rows.map(({ state }) => state))].join();
   };
   await eventually('all its shards have stopped', async () => (await stateOf(unknown)) === 'stopped');
@@ -533,7 +544,7 @@ it.each(['schema version', 'type'])('an unknown %s stops that projection before 
     (await runner.status()).some(({ lastError }) => lastError?.includes('does not know')),
   );
   expect(await counted(unknown)).toEqual([{ tenant_id: A, stream: 'Thing-1', n: 1, sum: 1 }]);
-  expect(await openDeadLetters(database.system, unknown)).toEqual([]);
+  expect(await openDeadLetters(database.system, { projection: unknown.name })).toEqual([]);
   await caughtUp(second);
   expect(await counted(lenient)).toEqual(await truth());
 });
@@ -545,7 +556,7 @@ it('paused it does nothing, and no batch is under way; resumed it goes on where 
   await write(A, [{ stream: 'Thing-1', n: 1 }]);
   runner.wake();
   await caughtUp(runner);
-  await pauseProjection(database.system, projection);
+  await pauseProjection(database.system, { projection: projection.name });
   const before = calls;
   await write(A, [{ stream: 'Thing-1', n: 2 }]);
   const spy = jest.spyOn(database.system, 'transaction');
@@ -556,11 +567,11 @@ it('paused it does nothing, and no batch is under way; resumed it goes on where 
   const [status] = await runner.status();
   expect(status).toMatchObject({ state: 'paused', lagEvents: 1 });
   expect(status!.lagMs).toBeGreaterThan(0);
-  await resumeProjection(database.system, projection);
+  await resumeProjection(database.system, { projection: projection.name });
   runner.wake();
   await caughtUp(runner);
   expect(await counted(projection)).toEqual(await truth());
-  await expect(pauseProjection(database.system, { name: 'unheard-of', version: 1 })).rejects.toMatchObject({
+  await expect(pauseProjection(database.system, { projection: 'unheard-of' })).rejects.toMatchObject({
     code: 'PROJECTION_NOT_FOUND',
   });
 });
@@ -585,9 +596,14 @@ it('stop waits for the batch under way, and the next runner begins at once', asy
 it('refuses another number of shards, and names that cannot be told apart', async () => {
   const projection = counting(undefined, 2);
   await (await run(projection)).stop();
-  const wider = new ProjectionRunner({ database: database.system, projections: [{ ...projection, shards: 3 }] });
+  const wider = new ProjectionRunner({
+    database: database.system,
+    databaseUrl: database.url,
+    projections: [{ ...projection, shards: 3 }],
+  });
   await expect(wider.start()).rejects.toMatchObject({ code: 'PROJECTION_SHARDS_CHANGED' });
-  const runner = (...projections: Projection[]) => new ProjectionRunner({ database: database.system, projections });
+  const runner = (...projections: Projection[]) =>
+    new ProjectionRunner({ database: database.system, databaseUrl: database.url, projections });
   expect(() => runner(projection, { ...projection })).toThrow(TypeError);
   expect(() => runner({ ...projection, name: 'a/b' })).toThrow(TypeError);
   expect(() => runner({ ...projection, version: 0 })).toThrow(TypeError);

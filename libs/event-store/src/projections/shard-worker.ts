@@ -1,12 +1,12 @@
 import { backoffMs, isCodedError, sleep, type Backoff } from '@atomo-cc/kernel';
 import type { SystemDatabase, Tx } from '@atomo-cc/platform/postgres';
-import type { EventCodec } from '../codec.js';
 import { isTracing, recordSpans, spanTime } from '@atomo-cc/platform/telemetry';
 import type { Fence } from '../fence.js';
 import { UNSETTLED_LOOK_MS } from '../read.js';
 import { claimShard, lockShard, moveCheckpoint, noteFailure, stopProjection, type Shard } from './checkpoints.js';
 import { applyInParts } from './dead-letters.js';
-import { decodeFor, readBatch, type Projection } from './projection.js';
+import { isFed, readBuild, targetOf, type Build } from './builds.js';
+import { applyEvents, readBatch, type ProjectionCode } from './projection.js';
 
 /** Attempts at a whole batch before it is taken apart: what passes by itself mostly has by then. */
 const WHOLE_ATTEMPTS = 3;
@@ -19,8 +19,7 @@ const MAX_UNSETTLED_LOOK_MS = 320;
 export interface ShardWork {
   readonly database: SystemDatabase;
   readonly fence: Fence;
-  readonly projection: Projection;
-  readonly codec: EventCodec | null;
+  readonly code: ProjectionCode;
   readonly maxEvents: number;
   readonly pollMs: number;
   /** A transaction in which this process does nothing for so long is ended by Postgres, and its locks with it. */
@@ -51,6 +50,7 @@ type Look = {
 export class ShardWorker {
   /** Settles when the worker has ended; never rejects. */
   readonly ended: Promise<void>;
+  private hasEnded = false;
   private readonly stopping = new AbortController();
   private nap = new AbortController();
   private unsettledMs = UNSETTLED_LOOK_MS;
@@ -61,12 +61,17 @@ export class ShardWorker {
     /** That of the lease under which it works. */
     readonly epoch: number,
   ) {
-    this.ended = this.run();
+    this.ended = this.run().finally(() => (this.hasEnded = true));
   }
 
   /** Looks at the log soon, also when it is looking right now. */
   wake(): void {
     this.nap.abort();
+  }
+
+  /** Whether it has ended, also by itself: someone else has the shard, or had a later epoch of it. */
+  get isOver(): boolean {
+    return this.hasEnded;
   }
 
   /** Ends after the batch that is under way. */
@@ -121,37 +126,54 @@ export class ShardWorker {
   }
 
   private async look(tx: Tx, failures: number): Promise<Look> {
-    const { fence, projection, codec, maxEvents } = this.work;
+    const { code, maxEvents } = this.work;
     const { position, state } = await lockShard(tx, this.shard, this.epoch);
-    if (state !== 'running') return { next: 'poll', events: 0, letters: 0 };
-    const settled = await fence.advance(tx);
-    const batch = await readBatch(tx, projection, { shard: this.shard.shard, after: position, settled, maxEvents });
+    // A statement of its own, under the lock: who changes a build's state, and so the names of its tables, locks its
+    // checkpoints first. Read together with the checkpoint, the build would be as it was before the wait for the lock.
+    const build = await readBuild(tx, this.shard.projection, this.shard.build);
+    if (state !== 'running' || !build || !isFed(build)) return { next: 'poll', events: 0, letters: 0 };
+    const upTo = await this.bound(tx, build);
+    const { tenant } = build;
+    const gate = build.state === 'live' ? build.gate : null;
+    const bounds = { shard: this.shard.shard, after: position, upTo, maxEvents, tenant, gate };
+    const batch = await readBatch(tx, code.projection, bounds);
     const events = batch.events.length;
-    const decoded = await decodeFor(projection, batch.events, tx, codec);
+    const target = targetOf(build, batch.gated);
     let letters = 0;
-    if (events > 0 && failures < WHOLE_ATTEMPTS) await projection.apply(decoded, tx);
+    if (failures < WHOLE_ATTEMPTS) await applyEvents(tx, code, batch.events, target);
     else if (events > 0) {
-      const place = { shard: this.shard, attempts: failures + 1 };
-      letters = await applyInParts(tx, projection, decoded, place);
+      const place = { shard: this.shard, attempts: failures + 1, target };
+      letters = await applyInParts(tx, code, batch.events, place);
     }
     if (batch.upTo > position) {
       await moveCheckpoint(tx, this.shard, this.epoch, { from: position, to: batch.upTo, events: events - letters });
     }
     const traces = isTracing() ? { traces: batch.events.map(({ metadata }) => metadata.traceparent) } : {};
-    if (batch.upTo < settled) return { next: 'now', events, letters, ...traces };
-    return { next: (await isHeldUp(tx, settled)) ? 'unsettled' : 'poll', events, letters, ...traces };
+    if (batch.upTo < upTo) return { next: 'now', events, letters, ...traces };
+    const isWaiting = build.state === 'live' && (await isHeldUp(tx, upTo));
+    return { next: isWaiting ? 'unsettled' : 'poll', events, letters, ...traces };
   }
 
   /** A span in each trace whose events were in the batch, with the batch's times: from its look to its commit. */
   private recordTraces(traces: readonly (string | undefined)[], startTime: number): void {
-    const { name, version, shard } = this.shard;
+    const { projection, build, shard } = this.shard;
     const attributes = {
-      'atomo.projection': name,
-      'atomo.projection.version': version,
+      'atomo.projection': projection,
+      'atomo.projection.build': build,
       'atomo.projection.shard': shard,
       'atomo.batch.events': traces.length,
     };
-    recordSpans(`project ${name}`, traces, { kind: 'consumer', startTime, endTime: spanTime(), attributes });
+    recordSpans(`project ${projection}`, traces, { kind: 'consumer', startTime, endTime: spanTime(), attributes });
+  }
+
+  /**
+   * How far the shard may go: to the settled mark; beside an async live build not beyond that one, so that what the live build
+   * has not applied yet is applied, and acts, when this one is live.
+   */
+  private bound(tx: Tx, build: Build): Promise<bigint> | bigint {
+    return build.state === 'live' || build.mode === 'inline'
+      ? this.work.fence.advance(tx)
+      : livePosition(tx, this.shard, build.shards);
   }
 
   /** Keeps the error where people look, and stops the projection when trying again is of no use. */
@@ -168,6 +190,17 @@ export class ShardWorker {
       // It is the database that fails: there is nowhere to write it down, and the caller was told.
     }
   }
+}
+
+/** Up to where the live build has applied everything that is in this shard of another one. */
+async function livePosition(tx: Tx, { projection, shard }: Shard, shards: number): Promise<bigint> {
+  const [row] = await tx.query<{ position: string | null }>(
+    `select min(position) as position from projection_checkpoints
+     where projection = $1 and (shards <> $2 or shard = $3)
+       and build = (select build from projection_builds where projection = $1 and state = 'live')`,
+    [projection, shards, shard],
+  );
+  return BigInt(row!.position ?? 0);
 }
 
 /** Whether events are committed beyond the mark: when it moves on, nobody gives a hint. */
