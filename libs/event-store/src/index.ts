@@ -28,7 +28,7 @@ export {
 export type { Build, BuildMove, BuildOf, BuildOrder, BuildRequest, BuildState } from './projections/builds.js';
 export { pauseProjection, resumeProjection } from './projections/checkpoints.js';
 export type { Shard, ShardState } from './projections/checkpoints.js';
-export { openDeadLetters, retryDeadLetter, skipDeadLetter } from './projections/dead-letters.js';
+export { askForRetry, openDeadLetters, retryDeadLetter, skipDeadLetter } from './projections/dead-letters.js';
 export type { DeadLetter, RetryOptions } from './projections/dead-letters.js';
 export { PROJECTION_ERRORS, unknownEvent } from './projections/projection.js';
 export type { DecodeEvents, Projection, ProjectionTable, ProjectionTarget } from './projections/projection.js';

@@ -195,12 +195,60 @@ export function retryDeadLetter(
       return true;
     }
     await tx.execute(
-      `update projection_dead_letters set attempts = attempts + 1, error = $4, stack = $5, failed_at = clock_timestamp()
+      `update projection_dead_letters set attempts = attempts + 1, error = $4, stack = $5, failed_at = clock_timestamp(), is_retry_asked = false
        where projection = $1 and build = $2 and position = $3`,
       [...key, errorText(error), stackText(error)],
     );
     return false;
   });
+}
+
+/**
+ * Asks a runner that has the code to apply the event of a dead letter again (see retryDeadLetter), at its next beat.
+ * @throws CodedError DEAD_LETTER_NOT_OPEN, PROJECTION_NOT_FOUND
+ */
+export async function askForRetry(database: SystemDatabase, which: BuildOf, position: bigint): Promise<void> {
+  await database.transaction(async (tx) => {
+    const { build } = await findBuild(tx, which);
+    const asked = await tx.execute(
+      `update projection_dead_letters set is_retry_asked = true
+       where projection = $1 and build = $2 and position = $3 and state = 'open'`,
+      [which.projection, build, String(position)],
+    );
+    if (asked === 0) throw notOpen(which.projection, build, position);
+  });
+}
+
+/**
+ * Retries the letters for which that was asked, once each, and answers how many it found. What is no event's fault leaves the
+ * letter asked for.
+ * @throws what retryDeadLetter throws but DEAD_LETTER_NOT_OPEN: another runner was faster
+ */
+export async function retryAsked(
+  database: SystemDatabase,
+  projections: readonly Projection[],
+  decode: DecodeEvents | undefined,
+): Promise<number> {
+  const asked = await database.transaction((tx) =>
+    tx.query<{ projection: string; build: number; version: number; position: string }>(
+      `select d.projection, d.build, b.version, d.position
+       from projection_dead_letters d join projection_builds b using (projection, build)
+       where d.is_retry_asked and d.state = 'open' order by d.position limit $1`,
+      [MAX_LISTED],
+    ),
+  );
+  let found = 0;
+  for (const { projection: name, build, version, position } of asked) {
+    const projection = projections.find((each) => each.name === name && each.version === version);
+    if (!projection) continue;
+    found += 1;
+    try {
+      await retryDeadLetter(database, projection, BigInt(position), { build, decode });
+    } catch (error) {
+      if (!isCodedError(error) || error.code !== 'DEAD_LETTER_NOT_OPEN') throw error;
+    }
+  }
+  return found;
 }
 
 /**

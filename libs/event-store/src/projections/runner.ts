@@ -6,6 +6,7 @@ import type { AppendHints } from '../subscription.js';
 import { ensureFirstBuilds, tendBuilds, type BuildWork } from './build-steps.js';
 import { isFed, OVER, readBuilds, type Build } from './builds.js';
 import { raiseEpoch, type Shard } from './checkpoints.js';
+import { retryAsked } from './dead-letters.js';
 import { ProjectionFigures } from './figures.js';
 import { checkProjection, MAX_BATCH_EVENTS, type DecodeEvents, type Projection } from './projection.js';
 import { ShardWorker, type ShardWork } from './shard-worker.js';
@@ -178,6 +179,8 @@ export class ProjectionRunner {
 
   private async takeSteps(): Promise<void> {
     for (let step = 0; step < MAX_STEPS && !this.stopping.signal.aborted; step += 1) {
+      const { database, decode, onError } = this.options;
+      if (step === 0) await retryAsked(database, this.projections, decode).catch((e: unknown) => onError?.(e, null));
       if (!(await tendBuilds(this.buildWork())) || this.stopping.signal.aborted) return;
       // The next builds have shards of their own to take.
       await this.beat();

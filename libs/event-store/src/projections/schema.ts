@@ -105,6 +105,7 @@ export class ProjectionBuilds1700000405100 implements MigrationInterface {
          add column events_per_s float8 not null default 0,
          add column errors_per_s float8 not null default 0`,
       `alter table projection_dead_letters rename column version to build`,
+      `alter table projection_dead_letters add column is_retry_asked boolean not null default false`,
       `grant delete on projection_checkpoints, projection_dead_letters to ${SYSTEM_ROLE}`,
     ]);
   }
@@ -112,6 +113,7 @@ export class ProjectionBuilds1700000405100 implements MigrationInterface {
   async down(runner: QueryRunner): Promise<void> {
     await runAll(runner, [
       `revoke delete on projection_checkpoints, projection_dead_letters from ${SYSTEM_ROLE}`,
+      `alter table projection_dead_letters drop column is_retry_asked`,
       `alter table projection_dead_letters rename column build to version`,
       `alter table projection_checkpoints drop column window_at, drop column window_events, drop column window_errors,
          drop column events_per_s, drop column errors_per_s`,
