@@ -1,7 +1,7 @@
 import multipart from '@fastify/multipart';
 import { accessEntities, Sessions } from '@atomo-cc/access';
 import { ATOMO_EVENTS } from '@atomo-cc/events';
-import { EventCodec, SubjectKeys } from '@atomo-cc/event-store';
+import { EventCodec, SubjectKeys, wasErasedSince } from '@atomo-cc/event-store';
 import { localHashEmbedder, SemanticStore } from '@atomo-cc/memory';
 import { openBlobStore } from '@atomo-cc/platform/blobs';
 import { Health } from '@atomo-cc/platform/health';
@@ -43,7 +43,7 @@ await runService(async () => {
   await system.transaction((tx) => keys.check(tx));
   const codec = new EventCodec(keys, ATOMO_EVENTS);
   const apiSchema = buildApiSchema([
-    modelsApi(schema, database, codec),
+    modelsApi(schema, database, { codec, wasErasedSince }),
     eventsApi(database, codec),
     syncJobsApi(imports, new ProgressFeed(subscriber)),
     memoryApi({ database, store, embedder: localHashEmbedder }),

@@ -8,8 +8,12 @@ export { fingerprintOf, findAnswers, isAnswerTaken, keepAnswers, MAX_IDEMPOTENCY
 export type { KeptAnswer } from './idempotency.js';
 export { allEvents, readEvents, readStream, streamEvents } from './read.js';
 export type { AllEventsOptions, EventFilter, EventSelection, StreamWay } from './read.js';
+export { progressAt } from './progress.js';
+export type { Progress } from './progress.js';
 export { eventStoreMigrations } from './schema.js';
-export { destroySubjectKey, SEALED_DATA_ERRORS, SubjectKeys } from './subject-keys.js';
+export { destroySubjectKey, SEALED_DATA_ERRORS, SubjectKeys, wasErasedSince } from './subject-keys.js';
+export { isSnapshotDue, keepSnapshots, SNAPSHOT_EVERY, stateAt } from './snapshots.js';
+export type { EventOpener, StateAt, StateFold, StateSealer, StateToKeep, StreamState } from './snapshots.js';
 export { announceAppended, AppendHints, appendedChannel, subscribe } from './subscription.js';
 export type { SubscribeOptions } from './subscription.js';
 export { EVENT_LOG_ERRORS, verifyLog } from './verify.js';

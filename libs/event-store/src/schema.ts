@@ -1,5 +1,5 @@
 import type { MigrationInterface, QueryRunner } from 'typeorm';
-import { runAll, tenantTable, type Migration } from '@atomo-cc/platform/postgres';
+import { APP_ROLE, runAll, tenantTable, type Migration } from '@atomo-cc/platform/postgres';
 import { ProjectionBuilds1700000405100, Projections1700000405000 } from './projections/schema.js';
 
 /**
@@ -171,6 +171,34 @@ class StreamSnapshots1700000404500 implements MigrationInterface {
   }
 }
 
+/**
+ * Requests may see how projections and their builds stand, and of which events dead letters are; not what errors said, nor who
+ * asked for a build and why, as that may name other tenants' affairs. An answer about a time in the past has to know
+ * whether the projection that gives it has got there (see progressAt).
+ */
+class ProjectionProgress1700000409000 implements MigrationInterface {
+  name = 'ProjectionProgress1700000409000';
+
+  async up(runner: QueryRunner): Promise<void> {
+    await runAll(runner, [
+      `grant select (projection, build, version, tenant_id, mode, shards, state, hold_switch, allow_dead_letters, from_position,
+         to_position, events_before, events_to_do, requested_at, started_at, ready_at, live_at, ended_at)
+         on projection_builds to ${APP_ROLE}`,
+      `create policy whole on projection_builds for select to ${APP_ROLE} using (tenant_id is null)`,
+      `grant select (projection, build, shard, shards, state, position, events_total, errors_total, window_at, window_events,
+         window_errors, events_per_s, errors_per_s, updated_at) on projection_checkpoints to ${APP_ROLE}`,
+      `grant select (projection, build, shard, position, tenant_id, type, state) on projection_dead_letters to ${APP_ROLE}`,
+    ]);
+  }
+
+  async down(runner: QueryRunner): Promise<void> {
+    await runAll(runner, [
+      `drop policy whole on projection_builds`,
+      `revoke select on projection_builds, projection_checkpoints, projection_dead_letters from ${APP_ROLE}`,
+    ]);
+  }
+}
+
 /** The migrations of the tables this lib owns. */
 export const eventStoreMigrations: readonly Migration[] = [
   EventLog1700000400000,
@@ -181,4 +209,5 @@ export const eventStoreMigrations: readonly Migration[] = [
   StreamSnapshots1700000404500,
   Projections1700000405000,
   ProjectionBuilds1700000405100,
+  ProjectionProgress1700000409000,
 ];

@@ -235,3 +235,12 @@ export function destroySubjectKey(tx: Tx, tenant: TenantId, subject: string): Pr
     [tenant, subject],
   );
 }
+
+/** Whether a key of the subject was destroyed after a moment: then what was written up to it is not known any more. */
+export async function wasErasedSince(tx: Tx, tenant: TenantId, subject: string, since: Date): Promise<boolean> {
+  const [row] = await tx.query<{ erased: boolean }>(
+    `select exists (select 1 from subject_keys where tenant_id = $1 and subject = $2 and destroyed_at > $3) as erased`,
+    [tenant, subject, since],
+  );
+  return row!.erased;
+}

@@ -159,13 +159,20 @@ describe('faults', () => {
     ]);
   });
 
+  it('a model does not take the name under which the API has the history of another', () => {
+    const x = { fields: { x: text() } };
+    expect(faultsOf({ Person: x, PersonHistory: x })).toEqual([
+      expect.stringMatching(/^models\.PersonHistory: its name in the API, personHistory, belongs to model Person/),
+    ]);
+  });
+
   it.each(['', 'my people', 'People', '__people', 'leute; drop table x'])('%j is no plural', (plural) => {
     expect(faultsOf({ Person: { plural, fields: { x: text() } } })).toEqual([
       expect.stringMatching(/^models\.Person\.plural: /),
     ]);
   });
 
-  it.each(['first-name', '1st', '_x', 'naïve', '', `a${'b'.repeat(50)}`, `a${'B'.repeat(30)}`])(
+  it.each(['first-name', '1st', '_x', 'naïve', '', `a${'b'.repeat(46)}`, `a${'B'.repeat(30)}`])(
     '%j is no name of a field',
     (name) => {
       expect(withField(name, text())).toHaveLength(1);
@@ -173,7 +180,7 @@ describe('faults', () => {
   );
 
   it('a name whose column would be cut by Postgres is refused, one that just fits is not', () => {
-    expect(withField(`a${'b'.repeat(49)}`, text())).toEqual([]);
+    expect(withField(`a${'b'.repeat(45)}`, text())).toEqual([]);
     expect(faultsOf({ ['A'.repeat(30)]: { fields: { x: text() } } })).toHaveLength(1);
   });
 

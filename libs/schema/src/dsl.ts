@@ -106,13 +106,13 @@ const PLATFORM_NAMES = [
 ].flatMap((line) => line.split(' '));
 /** Types of the API that are no model; two types of one name would stop the boot without saying where. */
 const PLATFORM_TYPES = [
-  'Query Mutation Subscription PageInfo Direction Event EventEdge EventConnection',
+  'Query Mutation Subscription PageInfo Direction Event EventEdge EventConnection FieldChange',
   'String Int Float Boolean ID Date DateTime JSON',
 ].flatMap((line) => line.split(' '));
 /** What GraphQL reads as something else than a value of an enum. */
 const LITERALS = ['true', 'false', 'null'];
-/** Postgres cuts names at 63 bytes; what is put before and behind them takes up to twelve. */
-const MAX_NAME = 50;
+/** Postgres cuts names at 63 bytes; what is put before and behind them (`history_contact__b123456`) takes up to 17. */
+const MAX_NAME = 46;
 
 /**
  * Turns a declaration into its checked intermediate form.
@@ -146,7 +146,7 @@ export function defineSchema(declaration: { models: Readonly<Record<string, Mode
         `${path}.plural: ${JSON.stringify(plural)} cannot be a name of the API: it starts with a small letter and has letters and digits only. Example: people`,
       );
     }
-    for (const used of [singular, plural]) {
+    for (const used of [singular, plural, `${singular}History`]) {
       const owner = taken.get(used);
       if (owner)
         faults.push(

@@ -264,6 +264,7 @@ describe('commands', () => {
     ]);
     expect(Object.keys((await eventsOf((await create({})).id))[0]!.metadata).sort()).toEqual([
       'actor',
+      'address',
       'causationId',
       'correlationId',
     ]);
@@ -271,6 +272,7 @@ describe('commands', () => {
 
   test('are encoded for the log alone, in the transaction', async () => {
     const codec: RecordCommandsOptions['codec'] = {
+      sealState: async (_tx, _tenant, _stream, values) => values,
       encode: async (tx, tenant, appends) => {
         expect(await tx.query(`select current_setting('app.tenant_id') as tenant`)).toEqual([{ tenant }]);
         return appends.map((append) => ({
@@ -337,6 +339,7 @@ describe('commands', () => {
 
   test('that encoded say more than the log takes are refused alone, too', async () => {
     const codec: RecordCommandsOptions['codec'] = {
+      sealState: async (_tx, _tenant, _stream, values) => values,
       encode: async (_tx, _tenant, appends) =>
         appends.map((append) => ({
           ...append,

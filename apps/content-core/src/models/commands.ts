@@ -6,14 +6,17 @@ import {
   fingerprintOf,
   GroupCommit,
   isAnswerTaken,
+  isSnapshotDue,
   isStreamTaken,
   keepAnswers,
+  keepSnapshots,
   MAX_EVENT_BYTES,
   MAX_IDEMPOTENCY_KEY,
   refusalOf,
   sendAppend,
   type EventCodec,
   type KeptAnswer,
+  type StateToKeep,
   type StreamAppend,
 } from '@atomo-cc/event-store';
 import {
@@ -41,6 +44,7 @@ import { currentTraceparent, withoutSpan, withSpan } from '@atomo-cc/platform/te
 import type { ApiContext } from '../api/index.js';
 import { CommandSpans } from './command-spans.js';
 import { COLUMN_TYPES } from './model-tables.js';
+import { recordToKeep } from './record-states.js';
 import { decideCreate, decideUpdate, evolve, type RecordState } from './record.js';
 
 /** What someone wants done to one record. */
@@ -75,7 +79,7 @@ export interface CommandAnswer {
 /** What commands are carried out with. */
 export interface RecordCommandsOptions {
   /** Seals what is personal in events; rows keep what the commands decided. */
-  readonly codec?: Pick<EventCodec, 'encode'>;
+  readonly codec?: Pick<EventCodec, 'encode' | 'sealState'>;
   /** Told after a commit that has appended something. Nobody waits for it, and its errors are its own. */
   readonly onAppended?: (tenant: TenantId) => unknown;
   /** For measurements; the defaults of GroupCommit otherwise. */
@@ -199,6 +203,8 @@ interface Working {
   readonly id: string;
   state: RecordState | null;
   isChanged: boolean;
+  /** Before the batch; 0 for a record that the batch creates. */
+  readonly versionBefore: number;
   /** Both null for a record that the batch creates; otherwise as they were before it. */
   readonly createdAt: string | null;
   readonly updatedAt: string | null;
@@ -218,7 +224,7 @@ async function commitBatch(
   schema: SchemaDefinition,
   tenant: TenantId,
   commands: readonly Submitted[],
-  codec: Pick<EventCodec, 'encode'> | undefined,
+  codec: Pick<EventCodec, 'encode' | 'sealState'> | undefined,
 ): Promise<Batch> {
   for (let run = 1; ; run += 1) {
     const spans = CommandSpans.of(commands);
@@ -246,7 +252,7 @@ async function runBatch(
   schema: SchemaDefinition,
   tenant: TenantId,
   commands: readonly Submitted[],
-  codec: Pick<EventCodec, 'encode'> | undefined,
+  codec: Pick<EventCodec, 'encode' | 'sealState'> | undefined,
   spans: CommandSpans | null,
 ): Promise<Batch> {
   const keys = new Set(commands.flatMap(({ idempotencyKey }) => idempotencyKey ?? []));
@@ -301,10 +307,22 @@ async function runBatch(
     if (!result.ok) throw apiError('CONFLICT', `${result.stream} is at version ${result.currentVersion} by now.`);
     now = result.recordedAt;
     sendRows(tx, tenant, records, now);
+    await keepSnapshots(tx, tenant, snapshotsDue(records, now), codec);
   }
   keepAnswers(tx, tenant, kept);
   const at = now?.toISOString() ?? null;
   return { outcomes: outcomes.map((decided) => outcomeOf(decided, at)), hasAppended: appends.length > 0 };
+}
+
+/** The states that spare who reads long streams the way from their beginning. */
+function snapshotsDue(records: ReadonlyMap<string, Working>, now: Date): StateToKeep[] {
+  const due: StateToKeep[] = [];
+  for (const { model, id, state, isChanged, versionBefore, createdAt } of records.values()) {
+    if (!isChanged || !isSnapshotDue(versionBefore, state!.version)) continue;
+    const at = now.toISOString();
+    due.push(recordToKeep(model, id, state!.version, { ...state!.values, createdAt: createdAt ?? at, updatedAt: at }));
+  }
+  return due;
 }
 
 /** An outcome, but for the time of the commit. */
@@ -365,7 +383,7 @@ function workingOn(records: Map<string, Working>, { model, id }: RecordCommand):
   const name = modelStream(model.name, id);
   let working = records.get(name);
   if (!working) {
-    working = { model, id, state: null, isChanged: false, createdAt: null, updatedAt: null };
+    working = { model, id, state: null, isChanged: false, versionBefore: 0, createdAt: null, updatedAt: null };
     records.set(name, working);
   }
   return working;
@@ -431,6 +449,7 @@ function workingFrom(model: ModelDefinition, row: LockedRow): Working {
     id: row.id,
     state: { version: row.version, values },
     isChanged: false,
+    versionBefore: row.version,
     createdAt: new Date(row.created_at).toISOString(),
     updatedAt: new Date(row.updated_at).toISOString(),
   };

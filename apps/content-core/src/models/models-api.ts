@@ -18,18 +18,25 @@ import {
 import { apiError, isUuid } from '@atomo-cc/kernel';
 import { inputName, type FieldDefinition, type ModelDefinition, type SchemaDefinition } from '@atomo-cc/schema';
 import type { EventCodec } from '@atomo-cc/event-store';
-import type { AppDatabase } from '@atomo-cc/platform/postgres';
+import type { AppDatabase, Tx } from '@atomo-cc/platform/postgres';
 import { connectionOf, decodeCursor, encodeCursor, PageInfo, pageSize } from '../api/index.js';
 import type { ApiContext, ApiPart } from '../api/index.js';
 import { DateScalar, DateTimeScalar } from '../api/index.js';
 import { mergeSelections, selectionAt, selectionOf, type Selection } from '../api/index.js';
-import { RecordCommands, type CommandAnswer } from './commands.js';
+import { RecordCommands, type CommandAnswer, type RecordCommandsOptions } from './commands.js';
+import { readAsOf, readHistory, valuesAtVersion, type LogReading } from './history.js';
+import { historyConnection, historyPage, versionOf } from './history-types.js';
 import { compileGet, compileList, orderName, type OrderBy, type Where } from './query-compiler.js';
 
-/** The typed fields that a schema's models add to the API; every read is one SQL statement. */
-export function modelsApi(schema: SchemaDefinition, database: AppDatabase, codec?: EventCodec): ApiPart {
+/** How the models' records are written and read where the log is sealed. */
+export interface ModelsApiOptions extends LogReading, Pick<RecordCommandsOptions, 'onAppended'> {
+  readonly codec?: EventCodec;
+}
+
+/** The typed fields that a schema's models add to the API; every read of records is one SQL statement. */
+export function modelsApi(schema: SchemaDefinition, database: AppDatabase, log: ModelsApiOptions = {}): ApiPart {
   const types = new ModelTypes(schema);
-  const commands = new RecordCommands(schema, database, codec ? { codec } : {});
+  const commands = new RecordCommands(schema, database, log);
   const query: GraphQLFieldConfigMap<unknown, ApiContext> = {};
   const mutation: GraphQLFieldConfigMap<unknown, ApiContext> = {};
 
@@ -37,9 +44,9 @@ export function modelsApi(schema: SchemaDefinition, database: AppDatabase, codec
     query[model.singular] = {
       type: types.record(model),
       description: `The ${model.name} with this id, or null.`,
-      args: { id: { type: new GraphQLNonNull(GraphQLID) } },
-      resolve: (_source, { id }: { id: string }, context, info) =>
-        isUuid(id) ? readRecord(database, schema, model, id, selectionOf(info), context) : null,
+      args: { id: { type: new GraphQLNonNull(GraphQLID) }, asOf },
+      resolve: (_source, { id, asOf: time }: { id: string; asOf?: string | null }, context, info) =>
+        isUuid(id) ? readRecord(database, schema, model, id, selectionOf(info), context, time) : null,
     };
     query[model.plural] = {
       type: new GraphQLNonNull(types.connection(model)),
@@ -49,9 +56,28 @@ export function modelsApi(schema: SchemaDefinition, database: AppDatabase, codec
         orderBy: { type: new GraphQLList(new GraphQLNonNull(types.order(model))) },
         first: { type: GraphQLInt, description: 'How many, 1 to 100; 20 unless given.' },
         after: { type: GraphQLString, description: 'The endCursor of the page before.' },
+        asOf,
       },
       resolve: (_source, args: ListArguments, context, info) =>
         readPage(database, schema, model, args, context, selectionOf(info)),
+    };
+    query[`${model.singular}History`] = {
+      type: new GraphQLNonNull(types.history(model)),
+      description: `The versions of the ${model.name} with this id, newest first; none if there is no such ${model.name}.`,
+      args: {
+        id: { type: new GraphQLNonNull(GraphQLID) },
+        first: { type: GraphQLInt, description: 'How many, 1 to 100; 20 unless given.' },
+        after: { type: GraphQLString, description: 'The endCursor of the page before.' },
+      },
+      resolve: async (_source, args: { id: string; first?: number | null; after?: string | null }, context) => {
+        const size = pageSize(args.first);
+        const page = { before: args.after ? versionOf(model, args.after) : null, limit: size + 1 };
+        const { tenantId } = context.principal;
+        const entries = isUuid(args.id)
+          ? await database.transaction(tenantId, (tx) => readHistory(tx, tenantId, model, args.id, page, log))
+          : [];
+        return historyPage(model, entries, size, !args.after);
+      },
     };
     mutation[`create${model.name}`] = {
       type: new GraphQLNonNull(types.record(model)),
@@ -86,8 +112,54 @@ export function modelsApi(schema: SchemaDefinition, database: AppDatabase, codec
         return answerCommand(database, schema, model, changed, selectionOf(info), context);
       },
     };
+    mutation[`restore${model.name}`] = {
+      type: new GraphQLNonNull(types.record(model)),
+      description:
+        'Gives the fields the values of an earlier version again, as a new version. A value that was erased since, and one that is required and was not there then, stays as it is.',
+      args: {
+        id: { type: new GraphQLNonNull(GraphQLID) },
+        version: { type: new GraphQLNonNull(GraphQLInt), description: 'The version whose values it gets again.' },
+        expectedVersion: {
+          type: GraphQLInt,
+          description:
+            'The version that was looked at. If the record is at another by now: CONFLICT, and nothing is changed.',
+        },
+        idempotencyKey,
+      },
+      resolve: async (_source, args: RestoreArguments, context, info) => {
+        if (!isUuid(args.id)) throw apiError('NOT_FOUND', `There is no ${model.name} with this id.`);
+        const { tenantId } = context.principal;
+        const values = await database.transaction(tenantId, (tx) =>
+          valuesAtVersion(tx, tenantId, model, args.id, args.version, log),
+        );
+        const restored = await commands.restore({
+          model,
+          id: args.id,
+          version: args.version,
+          values,
+          expectedVersion: args.expectedVersion ?? null,
+          idempotencyKey: args.idempotencyKey ?? null,
+          context,
+        });
+        return answerCommand(database, schema, model, restored, selectionOf(info), context);
+      },
+    };
   }
   return { query, mutation };
+}
+
+/** The argument with which records are read as they were. */
+const asOf = {
+  type: DateTimeScalar,
+  description:
+    'Reads everything as it was at this time, also the records below; now unless given, or if it is to come.',
+};
+
+interface RestoreArguments {
+  readonly id: string;
+  readonly version: number;
+  readonly expectedVersion?: number | null;
+  readonly idempotencyKey?: string | null;
 }
 
 /** The argument with which a command may be sent again without taking effect again. */
@@ -111,6 +183,19 @@ interface ListArguments {
   orderBy?: readonly OrderBy[] | null;
   first?: number | null;
   after?: string | null;
+  asOf?: string | null;
+}
+
+/** Reads as of a time, or now. `read` is given the time, or null for now. */
+function readAt<Result>(
+  database: AppDatabase,
+  schema: SchemaDefinition,
+  { principal: { tenantId } }: ApiContext,
+  time: string | null | undefined,
+  read: (tx: Tx, time: string | null) => Promise<Result>,
+): Promise<Result> {
+  if (time) return readAsOf(database, schema, tenantId, time, read);
+  return database.transaction(tenantId, (tx) => read(tx, null));
 }
 
 /** What a mutation answers: the record as the command has left it, or what is read where its own fields are not enough. */
@@ -135,11 +220,12 @@ async function readRecord(
   id: string,
   selection: Selection,
   context: ApiContext,
+  asOfTime?: string | null,
 ): Promise<unknown> {
-  const { text, parameters } = compileGet(schema, model, context.principal.tenantId, id, selection);
-  const [row] = await database.transaction(context.principal.tenantId, (tx) =>
-    tx.query<{ node: unknown }>(text, parameters),
-  );
+  const [row] = await readAt(database, schema, context, asOfTime, (tx, time) => {
+    const { text, parameters } = compileGet(schema, model, context.principal.tenantId, id, selection, time);
+    return tx.query<{ node: unknown }>(text, parameters);
+  });
   return row?.node ?? null;
 }
 
@@ -153,18 +239,19 @@ async function readPage(
 ) {
   const size = pageSize(args.first);
   const orderBy = args.orderBy ?? [];
-  const order = orderName(model, orderBy);
-  const compiled = compileList(schema, model, context.principal.tenantId, {
+  const order = orderName(model, orderBy, args.asOf ?? null);
+  const list = {
     where: args.where ?? null,
     orderBy,
     after: args.after ? decodeCursor(order, args.after) : null,
     limit: size + 1,
     node: mergeSelections(selectionAt(selection, 'nodes'), selectionAt(selection, 'edges', 'node')),
     withTotal: selection.has('totalCount'),
+  };
+  const [answer] = await readAt(database, schema, context, args.asOf, (tx, time) => {
+    const { text, parameters } = compileList(schema, model, context.principal.tenantId, { ...list, asOf: time });
+    return tx.query<{ rows: { node: object; key: unknown[] }[]; total?: number }>(text, parameters);
   });
-  const [answer] = await database.transaction(context.principal.tenantId, (tx) =>
-    tx.query<{ rows: { node: object; key: unknown[] }[]; total?: number }>(compiled.text, compiled.parameters),
-  );
   const page = connectionOf(answer!.rows, size, (row) => encodeCursor(order, row.key), !args.after);
   return {
     nodes: page.nodes.map((row) => row.node),
@@ -173,6 +260,14 @@ async function readPage(
     totalCount: answer!.total,
   };
 }
+
+/** The fields that every record has. */
+const OWN_FIELDS = {
+  id: { type: new GraphQLNonNull(GraphQLID) },
+  version: { type: new GraphQLNonNull(GraphQLInt), description: 'Grows by one with every change.' },
+  createdAt: { type: new GraphQLNonNull(DateTimeScalar) },
+  updatedAt: { type: new GraphQLNonNull(DateTimeScalar) },
+};
 
 /** The GraphQL types of a schema's models, each made once. */
 class ModelTypes {
@@ -188,13 +283,19 @@ class ModelTypes {
           name: model.name,
           description: model.description,
           fields: () => ({
-            id: { type: new GraphQLNonNull(GraphQLID) },
-            version: { type: new GraphQLNonNull(GraphQLInt), description: 'Grows by one with every change.' },
-            createdAt: { type: new GraphQLNonNull(DateTimeScalar) },
-            updatedAt: { type: new GraphQLNonNull(DateTimeScalar) },
+            ...OWN_FIELDS,
             ...Object.fromEntries(model.fields.flatMap((field) => this.outputFields(model, field))),
           }),
         }),
+    );
+  }
+
+  history(model: ModelDefinition): GraphQLObjectType {
+    return this.once(`${model.name}HistoryConnection`, () =>
+      historyConnection(model, () => ({
+        ...OWN_FIELDS,
+        ...Object.fromEntries(model.fields.map((field) => this.outputFields(model, field)[0]!)),
+      })),
     );
   }
 

@@ -63,6 +63,22 @@ test('neither do the tenant, the id, the limit and the cursor', () => {
   for (const value of [tenant, ID, "'; --", '77']) expect(page.text).not.toContain(value);
 });
 
+test('as of a time only histories are read, and the time stands in no SQL', () => {
+  const asOf = '2026-01-02T03:04:05.678Z';
+  const node = new Map([['brand', new Map([['parent', new Map([['name', new Map()]])]])]]);
+  const get = compileGet(SHOP, item, tenant, ID, node, asOf);
+  const page = list({ node, asOf, withTotal: true });
+  for (const { text, parameters } of [get, page]) {
+    expect(text).not.toContain(asOf);
+    expect(parameters.filter((value) => value === asOf)).toHaveLength(1);
+    expect(text).not.toMatch(/model_/);
+  }
+  expect(get.text.match(/from history_/g)).toHaveLength(3);
+  expect(page.text.match(/from history_/g)).toHaveLength(4);
+  expect(orderName(item, [], asOf)).not.toBe(orderName(item, []));
+  expect(list({ node }).text).not.toMatch(/history_|valid_/);
+});
+
 test.each([
   'password',
   'tenant_id',

@@ -9,6 +9,7 @@ import {
   type SchemaDefinition,
 } from '@atomo-cc/schema';
 import type { Selection } from '../api/index.js';
+import { historyTable } from './model-tables.js';
 
 /** One statement with its parameters. */
 export interface CompiledQuery {
@@ -32,6 +33,8 @@ export interface ListQuery {
   /** What to read of each record. */
   readonly node: Selection;
   readonly withTotal: boolean;
+  /** The time as of which all is read, ISO 8601; null or absent for now. */
+  readonly asOf?: string | null;
 }
 
 /** Nested conditions that no honest caller reaches; each level costs planning time. */
@@ -57,17 +60,56 @@ class Parameters {
   }
 }
 
-/** One record as JSON in column `node`: one statement whatever the nesting. No row: there is none, or none this tenant may see. */
+/** What is read: the records as they are, or as they were. */
+class Source {
+  /** @param at the place of the time's parameter; null for now */
+  constructor(
+    readonly schema: SchemaDefinition,
+    private readonly at: string | null,
+  ) {}
+
+  /** The table to read many records from. */
+  table(model: ModelDefinition): string {
+    return this.at === null ? model.table : historyTable(model);
+  }
+
+  /** A condition that leaves one row of each record that existed: to be set before any other. */
+  valid(): string {
+    return this.at === null ? '' : `valid_from <= ${this.at} and valid_to > ${this.at} and `;
+  }
+
+  /**
+   * A sub-select of the one record that `key` finds. Of a record's history it is the newest row that begins early enough: the
+   * index leads straight to it, however many versions there are.
+   */
+  one(model: ModelDefinition, key: string): string {
+    const from = `select * from ${this.table(model)} where ${key}`;
+    if (this.at === null) return from;
+    return `${from} and valid_from <= ${this.at} order by valid_from desc, version desc limit 1`;
+  }
+}
+
+/** Adds the time, where one is given, and answers what is to be read. @param asOf ISO 8601 */
+function sourceOf(schema: SchemaDefinition, asOf: string | null, parameters: Parameters): Source {
+  return new Source(schema, asOf === null ? null : `${parameters.add(asOf)}::timestamptz`);
+}
+
+/**
+ * One record as JSON in column `node`: one statement whatever the nesting. No row: there is none, or none this tenant may see.
+ * @param asOf the time at which it and the records that it belongs to are read, ISO 8601; null for now
+ */
 export function compileGet(
   schema: SchemaDefinition,
   model: ModelDefinition,
   tenant: TenantId,
   id: string,
   selection: Selection,
+  asOf: string | null = null,
 ): CompiledQuery {
   const parameters = new Parameters();
-  const from = `select * from ${model.table} where tenant_id = ${parameters.add(tenant)} and id = ${parameters.add(id)}`;
-  const text = `select ${record(schema, model, 't', selection)} as node from (${from}) t`;
+  const source = sourceOf(schema, asOf, parameters);
+  const from = source.one(model, `tenant_id = ${parameters.add(tenant)} and id = ${parameters.add(id)}`);
+  const text = `select ${record(source, model, 't', selection)} as node from (${from}) t`;
   return { text, parameters: parameters.values };
 }
 
@@ -84,22 +126,26 @@ export function compileList(
   query: ListQuery,
 ): CompiledQuery {
   const parameters = new Parameters();
+  const source = sourceOf(schema, query.asOf ?? null, parameters);
+  const table = source.table(model);
   const keys = orderKeys(model, query.orderBy);
-  const filter = `tenant_id = ${parameters.add(tenant)} and ${condition(model, query.where, parameters, 0)}`;
+  const filter = `tenant_id = ${parameters.add(tenant)} and ${source.valid()}${condition(model, query.where, parameters, 0)}`;
   const after = query.after ? `and (${behind(keys, query.after, parameters)})` : '';
   const order = keys.map((key) => `${key.column} ${key.direction} nulls last`).join(', ');
-  const page = `select * from ${model.table} where ${filter} ${after} order by ${order} limit ${parameters.add(query.limit)}`;
+  const page = `select * from ${table} where ${filter} ${after} order by ${order} limit ${parameters.add(query.limit)}`;
   const key = `json_build_array(${keys.map((each) => `t.${each.column}`).join(', ')})`;
-  const rows = `select coalesce(json_agg(json_build_object('node', ${record(schema, model, 't', query.node)}, 'key', ${key}) order by ${keys
+  const rows = `select coalesce(json_agg(json_build_object('node', ${record(source, model, 't', query.node)}, 'key', ${key}) order by ${keys
     .map((each) => `t.${each.column} ${each.direction} nulls last`)
     .join(', ')}), '[]') from (${page}) t`;
-  const total = query.withTotal ? `, (select count(*)::int from ${model.table} where ${filter}) as total` : '';
+  const total = query.withTotal ? `, (select count(*)::int from ${table} where ${filter}) as total` : '';
   return { text: `select (${rows}) as rows${total}`, parameters: parameters.values };
 }
 
 /** What a cursor of this order is good for; a cursor of another order is refused. */
-export function orderName(model: ModelDefinition, orderBy: readonly OrderBy[]): string {
-  return [model.name, ...orderKeys(model, orderBy).map((key) => `${key.column} ${key.direction}`)].join(',');
+export function orderName(model: ModelDefinition, orderBy: readonly OrderBy[], asOf: string | null = null): string {
+  const keys = orderKeys(model, orderBy).map((key) => `${key.column} ${key.direction}`);
+  // Pages of one list are of one time: without it the second page would silently go on with the records as they are now.
+  return [model.name, ...keys, ...(asOf === null ? [] : [asOf])].join(',');
 }
 
 interface OrderKey {
@@ -285,16 +331,14 @@ function escapeLike(operand: unknown): string {
 }
 
 /** The JSON of one record: the fields asked for, and the records it belongs to from lateral sub-selects. */
-function record(schema: SchemaDefinition, model: ModelDefinition, table: string, selection: Selection): string {
+function record(source: Source, model: ModelDefinition, table: string, selection: Selection): string {
   const columns = [...selection].flatMap(([name, below]) => {
     const relation = model.fields.find((field) => field.type === 'relation' && field.name === name);
     if (relation) {
-      const target = modelNamed(schema, relation.target!);
+      const target = modelNamed(source.schema, relation.target!);
       const inner = `${table}_${name}`;
-      return [
-        `(select ${record(schema, target, inner, below)} from ${target.table} ${inner}
-          where ${inner}.tenant_id = ${table}.tenant_id and ${inner}.id = ${table}."${columnOf(relation)}") as "${name}"`,
-      ];
+      const from = source.one(target, `tenant_id = ${table}.tenant_id and id = ${table}."${columnOf(relation)}"`);
+      return [`(select ${record(source, target, inner, below)} from (${from}) ${inner}) as "${name}"`];
     }
     if (name.startsWith('__')) return [];
     const { column, type } = columnNamed(model, name);

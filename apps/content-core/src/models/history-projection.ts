@@ -1,0 +1,247 @@
+import type { TenantId } from '@atomo-cc/kernel';
+import { modelStream, type RecordedEvent } from '@atomo-cc/events';
+import { readStream, type EventOpener, type Projection } from '@atomo-cc/event-store';
+import { columnOf, inputName, type ModelDefinition, type SchemaDefinition } from '@atomo-cc/schema';
+import type { Tx } from '@atomo-cc/platform/postgres';
+import { createHistoryTable, historyTable } from './model-tables.js';
+import {
+  kindOf,
+  maskedColumns,
+  maskedValues,
+  modelEventTypes,
+  namedColumns,
+  personalFields,
+  recordIdOf,
+  typedColumns,
+  type RecordFacts,
+} from './record-states.js';
+
+/** The projection that answers about times in the past. */
+export const HISTORY = 'history';
+
+/**
+ * Characters of values that one statement writes. Each row of a record repeats what the batch gave it so far, so a long text
+ * beside a field that changes often would otherwise fill the memory.
+ */
+const MAX_WRITE_CHARS = 8 * 1024 * 1024;
+/** Events of one record that are read at once when its history is written anew. */
+const REBUILD_PAGE = 500;
+
+/**
+ * What every record was like at every time: a row for each version in `history_<model>`, valid from when it was recorded to
+ * when the next one was; of the newest `valid_to` is infinity. Where a clock was set back, a version begins no earlier than
+ * the one before it, so ranges never overlap and are never negative: a version that was valid for no time has an empty
+ * one, and the newest wins.
+ *
+ * An event that comes after later ones of its record (a dead letter that is retried) changes all rows behind it: the record's
+ * history is then written anew from the log. Until then the later rows lack what it says. One that is there already changes
+ * nothing.
+ * @param codec of the log, for the records whose history is written anew
+ */
+export function historyProjection(schema: SchemaDefinition, codec?: EventOpener): Projection {
+  return {
+    name: HISTORY,
+    version: 1,
+    mode: 'async',
+    shards: 1,
+    eventTypes: Object.assign({}, ...schema.models.map(modelEventTypes)),
+    tables: schema.models.map((model) => ({
+      name: historyTable(model),
+      create: (tx, physicalName) => createHistoryTable(tx, model, physicalName),
+    })),
+    async apply(batch, tx, target) {
+      for (const model of schema.models) {
+        const own = modelEventTypes(model);
+        const events = batch.filter(({ type }) => Object.hasOwn(own, type));
+        if (events.length === 0) continue;
+        const writer = new HistoryWriter(tx, model, target.table(historyTable(model)), codec);
+        await writer.apply(events);
+      }
+    },
+  };
+}
+
+/**
+ * Empties the personal fields of one record in all its versions. The events behind them are read as null once the subject's key
+ * is gone, so what is applied later does not bring them back. Needs the system role.
+ * @param table the physical name
+ */
+export async function eraseFromHistory(
+  tx: Tx,
+  model: ModelDefinition,
+  tenant: TenantId,
+  id: string,
+  table: string = historyTable(model),
+): Promise<void> {
+  const personal = personalFields(model);
+  const columns = model.fields.filter((field) => personal.includes(inputName(field))).map(columnOf);
+  if (columns.length === 0) return;
+  const set = columns.map((column) => `"${column}" = null`).join(', ');
+  await tx.execute(`update ${table} set ${set} where tenant_id = $1 and id = $2`, [tenant, id]);
+}
+
+/** A row that is to be inserted; the values stand beside these names. */
+interface HistoryRow {
+  readonly tenant: TenantId;
+  readonly id: string;
+  readonly version: number;
+  readonly f: Date;
+  t: Date | 'infinity';
+  readonly at: Date;
+  readonly created: Date | null;
+  /** The row that is the newest in the table: what this one takes over from, and whether it is the one that closes it. */
+  readonly bf: Date | null;
+  readonly bv: number | null;
+  readonly closes: boolean;
+}
+
+/** A record in the course of a batch. */
+interface Tip {
+  /** Of the newest row, written or not; 0 before the first. */
+  version: number;
+  from: Date | null;
+  /** The newest row that is written. */
+  base: { readonly version: number; readonly from: Date } | null;
+  /** What the rows that are not written yet say on top of the base. */
+  values: RecordFacts;
+  createdAt: Date | null;
+  pending: HistoryRow | null;
+}
+
+/** Writes the events of one model. */
+class HistoryWriter {
+  private tips = new Map<string, Tip>();
+  private rows: HistoryRow[] = [];
+  private chars = 0;
+
+  constructor(
+    private readonly tx: Tx,
+    private readonly model: ModelDefinition,
+    private readonly table: string,
+    private readonly codec: EventOpener | undefined,
+  ) {}
+
+  async apply(events: readonly RecordedEvent[]): Promise<void> {
+    await this.loadTips(events);
+    const late = new Map<string, RecordedEvent[]>();
+    for (const event of events) {
+      const key = event.stream + event.tenant;
+      const tip = this.tips.get(key)!;
+      if (event.streamVersion > tip.version) await this.add(event, tip);
+      else if (late.has(key)) late.get(key)!.push(event);
+      else late.set(key, [event]);
+    }
+    await this.flush();
+    for (const missed of late.values()) await this.writeAnew(missed);
+  }
+
+  /** The newest rows of the records, in one statement. */
+  private async loadTips(events: readonly RecordedEvent[]): Promise<void> {
+    const tenants: string[] = [];
+    const ids: string[] = [];
+    for (const event of events) {
+      const key = event.stream + event.tenant;
+      if (this.tips.has(key)) continue;
+      this.tips.set(key, newTip());
+      tenants.push(event.tenant);
+      ids.push(recordIdOf(this.model, event));
+    }
+    const rows = await this.tx.query<{ tenant: string; id: string; version: number; from: Date }>(
+      `select w.tenant, w.id, h.version, h.valid_from as from
+       from unnest($1::uuid[], $2::uuid[]) as w (tenant, id)
+       cross join lateral (
+         select version, valid_from from ${this.table} where tenant_id = w.tenant and id = w.id
+         order by valid_from desc, version desc limit 1
+       ) h`,
+      [tenants, ids],
+    );
+    for (const { tenant, id, version, from } of rows) {
+      const tip = this.tips.get(modelStream(this.model.name, id) + tenant)!;
+      Object.assign(tip, { version, from, base: { version, from } });
+    }
+  }
+
+  private async add(event: RecordedEvent, tip: Tip): Promise<void> {
+    const at = event.recordedAt;
+    const from = tip.from && tip.from > at ? tip.from : at;
+    if (kindOf(event) === 'created') tip.createdAt = at;
+    tip.values = { ...tip.values, ...(event.data as RecordFacts) };
+    const row: HistoryRow = {
+      tenant: event.tenant,
+      id: recordIdOf(this.model, event),
+      version: event.streamVersion,
+      f: from,
+      t: 'infinity',
+      at,
+      created: tip.createdAt,
+      bf: tip.base?.from ?? null,
+      bv: tip.base?.version ?? null,
+      closes: tip.base !== null && tip.pending === null,
+      ...maskedValues(this.model, tip.values, tip.createdAt !== null),
+    };
+    if (tip.pending) tip.pending.t = from;
+    Object.assign(tip, { pending: row, version: event.streamVersion, from });
+    this.rows.push(row);
+    for (const name in tip.values) this.chars += String(tip.values[name]).length;
+    if (this.chars > MAX_WRITE_CHARS) await this.flush();
+  }
+
+  /** Closes the rows that are the newest in the table and inserts what came after them, in one statement. */
+  private async flush(): Promise<void> {
+    const rows = this.rows;
+    if (rows.length === 0) return;
+    this.rows = [];
+    this.chars = 0;
+    // The insert does not see what the update beside it does, and needs nothing of it.
+    await this.tx.execute(
+      `with n as materialized (
+         select * from jsonb_to_recordset($1::jsonb) as n
+           (tenant uuid, id uuid, version int, f timestamptz, t timestamptz, at timestamptz, created timestamptz,
+            bf timestamptz, bv int, closes boolean, mask text${typedColumns(this.model)})
+       ), closed as (
+         update ${this.table} h set valid_to = n.f from n
+         where n.closes and h.tenant_id = n.tenant and h.id = n.id and h.valid_from = n.bf and h.version = n.bv
+       )
+       insert into ${this.table}
+         (tenant_id, id, version, valid_from, valid_to, created_at, updated_at${namedColumns(this.model)})
+       select n.tenant, n.id, n.version, n.f, n.t, coalesce(n.created, b.created_at, n.at), n.at${maskedColumns(this.model, 'n', 'b')}
+       from n left join ${this.table} b
+         on b.tenant_id = n.tenant and b.id = n.id and b.valid_from = n.bf and b.version = n.bv`,
+      [JSON.stringify(rows)],
+    );
+    for (const tip of this.tips.values()) {
+      if (!tip.pending) continue;
+      tip.base = { version: tip.version, from: tip.from! };
+      Object.assign(tip, { pending: null, values: {}, createdAt: null });
+    }
+  }
+
+  /** Writes the whole history of one record anew from the log, unless the events are in it. */
+  private async writeAnew(missed: readonly RecordedEvent[]): Promise<void> {
+    const { tenant, stream } = missed[0]!;
+    const key = stream + tenant;
+    const record = [tenant, recordIdOf(this.model, missed[0]!)];
+    const versions = missed.map(({ streamVersion }) => streamVersion);
+    const [found] = await this.tx.query<{ rows: number }>(
+      `select count(distinct version)::int as rows from ${this.table}
+       where tenant_id = $1 and id = $2 and version = any($3)`,
+      [...record, versions],
+    );
+    if (found!.rows === new Set(versions).size) return;
+    const upTo = this.tips.get(key)!.version;
+    await this.tx.execute(`delete from ${this.table} where tenant_id = $1 and id = $2`, record);
+    this.tips = new Map([[key, newTip()]]);
+    for (let from = 1; from <= upTo; from += REBUILD_PAGE) {
+      const limit = Math.min(REBUILD_PAGE, upTo - from + 1);
+      const stored = await readStream(this.tx, tenant, stream, { from, limit });
+      const open = this.codec ? await this.codec.decode(this.tx, stored) : stored;
+      const own = open.filter(({ type }) => Object.hasOwn(modelEventTypes(this.model), type));
+      for (const event of own) await this.add(event, this.tips.get(key)!);
+      await this.flush();
+    }
+  }
+}
+
+function newTip(): Tip {
+  return { version: 0, from: null, base: null, values: {}, createdAt: null, pending: null };
+}

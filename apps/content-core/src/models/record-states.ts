@@ -1,0 +1,95 @@
+import { MODEL_EVENT_VERSIONS, modelStream, type ModelEventKind, type RecordedEvent } from '@atomo-cc/events';
+import type { StateFold, StateToKeep } from '@atomo-cc/event-store';
+import { columnOf, inputName, type FieldValue, type ModelDefinition } from '@atomo-cc/schema';
+import { COLUMN_TYPES } from './model-tables.js';
+
+/**
+ * A record as the log tells it: its values by the names under which they are written, and beside them `createdAt` and
+ * `updatedAt` (ISO 8601), which no field may be called.
+ */
+export type RecordFacts = Readonly<Record<string, FieldValue>>;
+
+/** How a record follows from its events. A value that no event gave is absent. */
+export const recordFold: StateFold<RecordFacts> = {
+  shape: 1,
+  evolve: (facts, event) => {
+    // Something else that happened to the record is no change of its values.
+    if (!Object.hasOwn(MODEL_EVENT_VERSIONS, kindOf(event))) return facts ?? {};
+    const at = event.recordedAt.toISOString();
+    return { createdAt: at, ...facts, ...(event.data as Record<string, FieldValue>), updatedAt: at };
+  },
+};
+
+/** A record's state as `keepSnapshots` takes it; its personal fields are sealed under the record's own key. */
+export function recordToKeep(model: ModelDefinition, id: string, version: number, facts: RecordFacts): StateToKeep {
+  const stream = modelStream(model.name, id);
+  const fields = personalFields(model).filter((name) => Object.hasOwn(facts, name));
+  const personal = fields.length > 0 ? { personal: { subject: stream, fields } } : {};
+  return { stream, version, shape: recordFold.shape, state: facts, ...personal };
+}
+
+/** The names of the fields that tell something about a person. */
+export function personalFields(model: ModelDefinition): string[] {
+  return model.fields.filter(({ pii }) => pii === 'personal').map(inputName);
+}
+
+/** The types of a model's events, each with the versions of its shape. */
+export function modelEventTypes(model: ModelDefinition): Record<string, readonly number[]> {
+  return Object.fromEntries(
+    Object.entries(MODEL_EVENT_VERSIONS).map(([kind, newest]) => [
+      `${model.name}.${kind}`,
+      Array.from({ length: newest }, (_, n) => n + 1),
+    ]),
+  );
+}
+
+/** What kind of event a model's event is. */
+export function kindOf({ type }: RecordedEvent): ModelEventKind {
+  return type.slice(type.lastIndexOf('.') + 1) as ModelEventKind;
+}
+
+/** The id of the record that a model's event is about. */
+export function recordIdOf(model: ModelDefinition, { stream }: RecordedEvent): string {
+  return stream.slice(model.name.length + 1);
+}
+
+/**
+ * Where the columns of `from` have their values, and where `base` does: `mask` holds a 1 for each field, in the order of the
+ * model's fields, whose value is in `from`.
+ */
+export function maskedColumns(model: ModelDefinition, from: string, base: string): string {
+  return model.fields
+    .map((field, n) => {
+      const column = `"${columnOf(field)}"`;
+      return `, case when substr(${from}.mask, ${n + 1}, 1) = '1' then ${from}.${column} else ${base}.${column} end`;
+    })
+    .join('');
+}
+
+/** The mask and the columns of the values that an event gave, or several of one record together. */
+export function maskedValues(
+  model: ModelDefinition,
+  values: RecordFacts,
+  isWhole: boolean,
+): Record<string, FieldValue> {
+  let mask = '';
+  const row: Record<string, FieldValue> = {};
+  for (const field of model.fields) {
+    const value = values[inputName(field)];
+    mask += isWhole || value !== undefined ? '1' : '0';
+    // An absent name in the JSON is a null in the row, and costs no bytes.
+    if (value !== undefined && value !== null) row[columnOf(field)] = value;
+  }
+  row['mask'] = mask;
+  return row;
+}
+
+/** The model's columns, for an insert: `, "name", "email"`. */
+export function namedColumns(model: ModelDefinition): string {
+  return model.fields.map((field) => `, "${columnOf(field)}"`).join('');
+}
+
+/** The model's columns with their types, for jsonb_to_recordset. */
+export function typedColumns(model: ModelDefinition): string {
+  return model.fields.map((field) => `, "${columnOf(field)}" ${COLUMN_TYPES[field.type]}`).join('');
+}

@@ -1,0 +1,152 @@
+import type { TenantId } from '@atomo-cc/kernel';
+import { modelStream, type RecordedEvent } from '@atomo-cc/events';
+import { stateAt, type EventOpener, type Projection, type StateSealer } from '@atomo-cc/event-store';
+import { columnOf, snakeCase, type ModelDefinition } from '@atomo-cc/schema';
+import type { Tx } from '@atomo-cc/platform/postgres';
+import { createModelTable } from './model-tables.js';
+import {
+  kindOf,
+  maskedColumns,
+  maskedValues,
+  modelEventTypes,
+  namedColumns,
+  recordFold,
+  recordIdOf,
+  typedColumns,
+  type RecordFacts,
+} from './record-states.js';
+
+/** What a record's events of one batch come to. */
+interface Folded {
+  readonly tenant: TenantId;
+  readonly id: string;
+  version: number;
+  /** Null: the first event is elsewhere. */
+  createdAt: Date | null;
+  updatedAt: Date;
+  values: RecordFacts;
+}
+
+/**
+ * The read rows of a model, computed from the log: row for row what the commands write in their own transactions. The live
+ * table is written by the commands; this fills another one, for a rebuild. One writer a table.
+ *
+ * An event that comes after later ones of its record (a dead letter that is retried) cannot be laid over the row, which has
+ * the later values. The record is then folded anew from the log, up to the version that the row is at.
+ * @param codec of the log, for the records that are folded anew
+ */
+export function rowProjection(model: ModelDefinition, codec?: EventOpener & Partial<StateSealer>): Projection {
+  return {
+    name: `rows-${snakeCase(model.name).replaceAll('_', '-')}`,
+    version: 1,
+    mode: 'inline',
+    eventTypes: modelEventTypes(model),
+    tables: [{ name: model.table, create: (tx, physicalName) => createModelTable(tx, model, physicalName) }],
+    async apply(batch, tx, target) {
+      const table = target.table(model.table);
+      const records = fold(model, batch);
+      if (records.size === 0) return;
+      const written = await upsert(tx, model, table, [...records.values()], '<');
+      for (const key of written) records.delete(key);
+      for (const record of records.values()) await foldAnew(tx, model, table, record, codec);
+    },
+  };
+}
+
+function keyOf(tenant: string, id: string): string {
+  return `${tenant} ${id}`;
+}
+
+function fold(model: ModelDefinition, batch: readonly RecordedEvent[]): Map<string, Folded> {
+  const records = new Map<string, Folded>();
+  const own = modelEventTypes(model);
+  for (const event of batch) {
+    if (!Object.hasOwn(own, event.type)) continue;
+    const id = recordIdOf(model, event);
+    const key = keyOf(event.tenant, id);
+    const isFirst = kindOf(event) === 'created';
+    const record = records.get(key);
+    if (record) {
+      record.version = event.streamVersion;
+      record.updatedAt = event.recordedAt;
+      record.values = { ...record.values, ...(event.data as RecordFacts) };
+      continue;
+    }
+    records.set(key, {
+      tenant: event.tenant,
+      id,
+      version: event.streamVersion,
+      createdAt: isFirst ? event.recordedAt : null,
+      updatedAt: event.recordedAt,
+      values: event.data as RecordFacts,
+    });
+  }
+  return records;
+}
+
+/** Writes the records that the table has at a lower version, or not at all, and answers which those are. */
+async function upsert(
+  tx: Tx,
+  model: ModelDefinition,
+  table: string,
+  records: readonly Folded[],
+  guard: '<' | '<=',
+): Promise<string[]> {
+  const rows = records.map(({ tenant, id, version, createdAt, updatedAt, values }) => ({
+    tenant,
+    id,
+    version,
+    created: createdAt,
+    updated: updatedAt,
+    ...maskedValues(model, values, createdAt !== null),
+  }));
+  const columns = namedColumns(model);
+  const taken = model.fields.map((field) => `, "${columnOf(field)}" = excluded."${columnOf(field)}"`).join('');
+  const written = await tx.query<{ tenant: string; id: string }>(
+    `insert into ${table} as t (tenant_id, id, version, created_at, updated_at${columns})
+     select r.tenant, r.id, r.version, coalesce(r.created, b.created_at, r.updated), r.updated${maskedColumns(model, 'r', 'b')}
+     from jsonb_to_recordset($1::jsonb) as r
+       (tenant uuid, id uuid, version int, created timestamptz, updated timestamptz, mask text${typedColumns(model)})
+     left join ${table} b on b.tenant_id = r.tenant and b.id = r.id
+     order by r.tenant, r.id
+     on conflict (tenant_id, id) do update
+       set version = excluded.version, created_at = excluded.created_at, updated_at = excluded.updated_at${taken}
+       where t.version ${guard} excluded.version
+     returning t.tenant_id as tenant, t.id`,
+    [JSON.stringify(rows)],
+  );
+  return written.map(({ tenant, id }) => keyOf(tenant, id));
+}
+
+async function foldAnew(
+  tx: Tx,
+  model: ModelDefinition,
+  table: string,
+  { tenant, id }: Folded,
+  codec?: EventOpener & Partial<StateSealer>,
+): Promise<void> {
+  const [row] = await tx.query<{ version: number }>(`select version from ${table} where tenant_id = $1 and id = $2`, [
+    tenant,
+    id,
+  ]);
+  const version = row!.version;
+  const whole = await stateAt(tx, tenant, modelStream(model.name, id), { version }, recordFold, codec);
+  if (!whole) return;
+  const { createdAt, updatedAt, ...values } = whole.state;
+  await upsert(
+    tx,
+    model,
+    table,
+    [
+      {
+        tenant,
+        id,
+        version,
+        createdAt: new Date(createdAt as string),
+        updatedAt: new Date(updatedAt as string),
+        values,
+      },
+    ],
+    '<=',
+  );
+}

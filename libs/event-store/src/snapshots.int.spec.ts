@@ -1,0 +1,189 @@
+import { tenantId, type TenantId } from '@atomo-cc/kernel';
+import type { RecordedEvent } from '@atomo-cc/events';
+import { aDatabase, type TestDatabase } from '@atomo-cc/testing';
+import { eventStoreMigrations } from './schema.js';
+import {
+  isSnapshotDue,
+  keepSnapshots,
+  SNAPSHOT_EVERY,
+  stateAt,
+  type EventOpener,
+  type StateFold,
+  type StateSealer,
+  type StateToKeep,
+} from './snapshots.js';
+
+const TENANT = tenantId('00000000-0000-7000-8000-00000000000a');
+const OTHER = tenantId('00000000-0000-7000-8000-00000000000b');
+const SEED = Number(process.env['SEED'] ?? Math.floor(Math.random() * 2 ** 31));
+const START = Date.parse('2026-01-01T00:00:00Z');
+
+type Sum = { readonly total: number; readonly last: string };
+const fold: StateFold<Sum> = {
+  shape: 2,
+  evolve: (state, { data }) => ({ total: (state?.total ?? 0) + (data['n'] as number), last: data['name'] as string }),
+};
+
+/** A generator of numbers from 0 to below 1 that gives the same ones for the same seed (mulberry32). */
+function seeded(seed: number): () => number {
+  let state = seed;
+  return () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let t = Math.imul(state ^ (state >>> 15), 1 | state);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
+
+interface Logged {
+  readonly version: number;
+  readonly at: number;
+  readonly n: number;
+  readonly name: string;
+}
+
+/** For a busy machine. */
+jest.setTimeout(60_000);
+
+let database: TestDatabase;
+
+beforeAll(async () => {
+  database = await aDatabase(eventStoreMigrations);
+});
+
+afterAll(() => database?.drop());
+
+beforeEach(() => database.asOwner('truncate event_log, event_streams, stream_snapshots'));
+
+/** Events at times of our choice, which an append does not let one choose. */
+async function log(stream: string, events: readonly Logged[], tenant: TenantId = TENANT): Promise<void> {
+  await database.asOwner(
+    `insert into event_log (position, tenant_id, stream, stream_version, type, schema_version, data, metadata, recorded_at)
+     select nextval('event_log_position'), $1, $2, e.version, 'Thing.changed', 1, jsonb_build_object('n', e.n, 'name', e.name),
+            '{}', to_timestamp(e.at / 1000.0)
+     from jsonb_to_recordset($3::jsonb) as e (version int, at float8, n int, name text) order by e.version`,
+    [tenant, stream, JSON.stringify(events)],
+  );
+}
+
+/** Events whose clock is set back now and then. */
+function aLog(random: () => number, length: number): Logged[] {
+  let at = START;
+  return Array.from({ length }, (_, i) => {
+    at += random() < 0.1 ? -Math.floor(random() * 5_000) : Math.floor(random() * 300);
+    return { version: i + 1, at, n: Math.floor(random() * 1000), name: `n${i}` };
+  });
+}
+
+/** What `stateAt` must come to, computed in the plainest way. */
+function foldTo(events: readonly Logged[]): { version: number; state: Sum } | null {
+  const last = events.at(-1);
+  if (!last) return null;
+  return { version: last.version, state: { total: events.reduce((sum, { n }) => sum + n, 0), last: last.name } };
+}
+
+const read = (stream: string, at: { version: number } | { time: Date }, codec?: EventOpener & Partial<StateSealer>) =>
+  database.app.transaction(TENANT, (tx) => stateAt(tx, TENANT, stream, at, fold, codec));
+const keep = (states: readonly StateToKeep[], codec?: StateSealer) =>
+  database.app.transaction(TENANT, (tx) => keepSnapshots(tx, TENANT, states, codec));
+const snapshotOf = (stream: string, events: readonly Logged[], version: number): StateToKeep => ({
+  stream,
+  version,
+  shape: fold.shape,
+  state: foldTo(events.slice(0, version))!.state,
+});
+
+test(`at every version and time the state is the fold of the log, with snapshots, some and none (seed ${SEED})`, async () => {
+  const random = seeded(SEED);
+  const events = aLog(random, 2 * SNAPSHOT_EVERY + 55);
+  await log('Thing-1', events);
+  await log('Thing-2', aLog(random, 10));
+  await log('Thing-1', aLog(random, 10), OTHER);
+  const check = async () => {
+    for (let i = 0; i < 40; i += 1) {
+      const version = 1 + Math.floor(random() * events.length);
+      expect(await read('Thing-1', { version })).toMatchObject(foldTo(events.slice(0, version))!);
+      const time = events[Math.floor(random() * events.length)]!.at + Math.floor(random() * 3) - 1;
+      const later = events.findIndex(({ at }) => at > time);
+      const expected = foldTo(later === -1 ? events : events.slice(0, later));
+      const found = await read('Thing-1', { time: new Date(time) });
+      expect(found && { version: found.version, state: found.state }).toEqual(expected);
+    }
+  };
+  await check();
+  await keep([100, 200, 150].map((version) => snapshotOf('Thing-1', events, version)));
+  await keep([100, 120].map((version) => snapshotOf('Thing-1', events, version)));
+  expect(await database.asOwner('select count(*)::int as kept from stream_snapshots')).toEqual([{ kept: 4 }]);
+  await check();
+  await database.asOwner('truncate stream_snapshots');
+  await check();
+});
+
+test('a snapshot is what the state goes on from, unless its shape is another', async () => {
+  const events = aLog(seeded(1), 120);
+  await log('Thing-1', events);
+  const wrong = { total: 1_000_000, last: 'wrong' };
+  await keep([{ ...snapshotOf('Thing-1', events, 100), shape: 1, state: wrong }]);
+  expect(await read('Thing-1', { version: 110 })).toMatchObject(foldTo(events.slice(0, 110))!);
+  await database.asOwner('truncate stream_snapshots');
+  await keep([{ ...snapshotOf('Thing-1', events, 100), state: wrong }]);
+  expect((await read('Thing-1', { version: 110 }))!.state.total).toBeGreaterThan(1_000_000);
+  expect(await read('Thing-1', { version: 99 })).toMatchObject(foldTo(events.slice(0, 99))!);
+});
+
+test('there is no state of what never was', async () => {
+  await log('Thing-1', aLog(seeded(2), 3));
+  expect(await read('Thing-1', { version: 4 })).toBeNull();
+  expect(await read('Thing-1', { version: 0 })).toBeNull();
+  expect(await read('Thing-1', { time: new Date(START - 10_000) })).toBeNull();
+  expect(await read('Thing-9', { version: 1 })).toBeNull();
+  expect(await read('Thing-9', { time: new Date() })).toBeNull();
+});
+
+test('a snapshot of what has no events is not kept, and one of another tenant is not seen', async () => {
+  await keep([{ stream: 'Thing-9', version: 100, shape: fold.shape, state: { total: 1, last: 'x' } }]);
+  expect(await database.asOwner('select * from stream_snapshots')).toEqual([]);
+  const events = aLog(seeded(3), 100);
+  await log('Thing-1', events);
+  await keep([snapshotOf('Thing-1', events, 100)]);
+  const theirs = await database.app.transaction(OTHER, (tx) => stateAt(tx, TENANT, 'Thing-1', { version: 100 }, fold));
+  expect(theirs).toBeNull();
+});
+
+test('personal values are kept sealed, and gone once they cannot be opened', async () => {
+  const events = aLog(seeded(4), 105);
+  await log('Thing-1', events);
+  let isErased = false;
+  const codec: EventOpener & StateSealer = {
+    decode: async (_tx, given) => given as RecordedEvent[],
+    sealState: async (_tx, tenant, stream, values, { subject, fields }) => {
+      expect([tenant, stream, subject, fields]).toEqual([TENANT, 'Thing-1', 'Thing-1', ['last']]);
+      const { last, ...plain } = values;
+      return { ...plain, $sealed: Buffer.from(JSON.stringify(last)).toString('base64') };
+    },
+    openState: async (_tx, _tenant, _stream, { $sealed, ...plain }) => {
+      const last: unknown = isErased ? null : JSON.parse(Buffer.from($sealed as string, 'base64').toString());
+      return { ...plain, last };
+    },
+  };
+  await keep([{ ...snapshotOf('Thing-1', events, 100), personal: { subject: 'Thing-1', fields: ['last'] } }], codec);
+  const [row] = await database.asOwner<{ state: unknown }>('select state from stream_snapshots');
+  expect(JSON.stringify(row!.state)).not.toContain('n99');
+  expect(await read('Thing-1', { version: 100 }, codec)).toMatchObject(foldTo(events.slice(0, 100))!);
+  isErased = true;
+  expect((await read('Thing-1', { version: 100 }, codec))!.state).toEqual({
+    total: foldTo(events.slice(0, 100))!.state.total,
+    last: null,
+  });
+});
+
+test.each([
+  [0, 1, false],
+  [98, 99, false],
+  [99, 100, true],
+  [100, 101, false],
+  [50, 250, true],
+  [0, 100, true],
+])('from version %i to %i a snapshot is due: %s', (before, after, due) => {
+  expect(isSnapshotDue(before, after)).toBe(due);
+});
