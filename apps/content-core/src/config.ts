@@ -46,29 +46,45 @@ const variables = {
   }),
 };
 
+type Secret = 'AUTH_SECRET' | 'ENCRYPTION_KEY' | 'ADMIN_EMAIL' | 'ADMIN_PASSWORD';
+
+/** A secret of the environment, or the development's where that may be used. @throws CodedError CONFIG_INVALID */
+function secretOf(
+  config: { readonly ATOMO_MODE: Parameters<typeof requireSecret>[0] } & Readonly<Partial<Record<Secret, string>>>,
+  name: Secret,
+  development: string,
+  least = 1,
+): string {
+  const example = variables[name].example ?? '';
+  const value = requireSecret(config.ATOMO_MODE, name, config[name] ?? '', development, example);
+  if (value.length >= least) return value;
+  throw new CodedError(
+    'CONFIG_INVALID',
+    `${name} has ${value.length} characters; at least ${least} are needed. Example: ${name}=${example}`,
+  );
+}
+
+function encryptionKeyOf(config: Parameters<typeof secretOf>[0]): string {
+  const development = 'development key of personal data, never used elsewhere';
+  return secretOf(config, 'ENCRYPTION_KEY', development, MIN_ENCRYPTION_KEY);
+}
+
 /** The settings of content-core. @throws CodedError CONFIG_INVALID */
 export function contentCoreConfig(environment?: Readonly<Record<string, string | undefined>>) {
   const config = loadConfig(variables, environment);
-  const secret = (name: 'AUTH_SECRET' | 'ENCRYPTION_KEY' | 'ADMIN_EMAIL' | 'ADMIN_PASSWORD', development: string) =>
-    requireSecret(config.ATOMO_MODE, name, config[name], development, variables[name].example ?? '');
-  const longSecret = (name: 'AUTH_SECRET' | 'ENCRYPTION_KEY', development: string, least: number) => {
-    const value = secret(name, development);
-    if (value.length >= least) return value;
-    throw new CodedError(
-      'CONFIG_INVALID',
-      `${name} has ${value.length} characters; at least ${least} are needed. Example: ${name}=${variables[name].example}`,
-    );
-  };
   return {
     ...config,
     MEMORY_URI: requireReachableMemory(config),
-    AUTH_SECRET: longSecret('AUTH_SECRET', 'development secret, never used outside npm start', MIN_AUTH_SECRET),
-    ENCRYPTION_KEY: longSecret(
-      'ENCRYPTION_KEY',
-      'development key of personal data, never used elsewhere',
-      MIN_ENCRYPTION_KEY,
-    ),
-    ADMIN_EMAIL: secret('ADMIN_EMAIL', 'admin@atomo.local'),
-    ADMIN_PASSWORD: secret('ADMIN_PASSWORD', 'atomo-dev'),
+    AUTH_SECRET: secretOf(config, 'AUTH_SECRET', 'development secret, never used outside npm start', MIN_AUTH_SECRET),
+    ENCRYPTION_KEY: encryptionKeyOf(config),
+    ADMIN_EMAIL: secretOf(config, 'ADMIN_EMAIL', 'admin@atomo.local'),
+    ADMIN_PASSWORD: secretOf(config, 'ADMIN_PASSWORD', 'atomo-dev'),
   };
+}
+
+/** The settings of a replay: fewer than the service's, since it answers nobody. @throws CodedError CONFIG_INVALID */
+export function replayConfig(environment?: Readonly<Record<string, string | undefined>>) {
+  const { DATABASE_URL, ATOMO_SERVICE, ATOMO_MODE, ENCRYPTION_KEY } = variables;
+  const config = loadConfig({ DATABASE_URL, ATOMO_SERVICE, ATOMO_MODE, ENCRYPTION_KEY }, environment);
+  return { ...config, ENCRYPTION_KEY: encryptionKeyOf(config) };
 }

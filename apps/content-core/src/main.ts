@@ -1,7 +1,15 @@
 import multipart from '@fastify/multipart';
 import { accessEntities, Sessions } from '@atomo-cc/access';
 import { ATOMO_EVENTS } from '@atomo-cc/events';
-import { EventCodec, SubjectKeys, wasErasedSince } from '@atomo-cc/event-store';
+import {
+  announceAppended,
+  AppendHints,
+  EventCodec,
+  ProjectionRunner,
+  SubjectKeys,
+  wasErasedSince,
+} from '@atomo-cc/event-store';
+import type { TenantId } from '@atomo-cc/kernel';
 import { localHashEmbedder, SemanticStore } from '@atomo-cc/memory';
 import { openBlobStore } from '@atomo-cc/platform/blobs';
 import { Health } from '@atomo-cc/platform/health';
@@ -10,16 +18,19 @@ import { createLogger } from '@atomo-cc/platform/logging';
 import { AppDatabase, migrate, openAppDatabase, openSystemDatabase, SystemDatabase } from '@atomo-cc/platform/postgres';
 import { JobQueues, OutboxRelay } from '@atomo-cc/platform/queues';
 import { openRedis } from '@atomo-cc/platform/redis';
+import { Metrics } from '@atomo-cc/platform/telemetry';
 import { buildApiSchema, serveApi } from './api/index.js';
 import { AppModule } from './app.module.js';
 import { contentCoreConfig } from './config.js';
-import { eventsApi } from './events/index.js';
+import { auditApi, eventsApi } from './events/index.js';
 import { Imports, ProgressFeed, syncJobsApi } from './historical-sync/index.js';
 import { memoryApi } from './memory/index.js';
 import { contentCoreMigrations } from './migrations.js';
-import { createModelTables, loadSchema, modelsApi } from './models/index.js';
+import { createModelTables, loadSchema, modelsApi, projectionsOf } from './models/index.js';
 
 const NAME = 'content-core';
+/** Relay, login and the shards of projections and their builds; a shard takes a connection while it has something to do. */
+const SYSTEM_POOL = 8;
 
 await runService(async () => {
   const config = contentCoreConfig();
@@ -31,10 +42,11 @@ await runService(async () => {
   const reportRedis = (error: Error) => logger.warn({ err: error }, 'Redis does not answer');
   const pool = { url: config.DATABASE_URL, service: NAME, entities: accessEntities };
   const database = await openAppDatabase(pool);
-  const system = await openSystemDatabase({ ...pool, poolSize: 4 });
+  const system = await openSystemDatabase({ ...pool, poolSize: SYSTEM_POOL });
   const blobs = await openBlobStore(config.BLOBS_URL, database);
   const redis = openRedis(config.REDIS_URL, 'command', reportRedis);
   const subscriber = openRedis(config.REDIS_URL, 'blocking', reportRedis);
+  const hinted = openRedis(config.REDIS_URL, 'blocking', reportRedis);
   const queues = new JobQueues(redis);
   const relay = new OutboxRelay(system, queues, (error) => logger.warn({ err: error }, 'the outbox waits'));
   const store = new SemanticStore({ uri: config.MEMORY_URI });
@@ -42,9 +54,15 @@ await runService(async () => {
   const keys = new SubjectKeys(config.ENCRYPTION_KEY);
   await system.transaction((tx) => keys.check(tx));
   const codec = new EventCodec(keys, ATOMO_EVENTS);
+  let runner: ProjectionRunner | undefined;
+  const onAppended = (tenant: TenantId) => {
+    runner?.wake();
+    announceAppended(redis, tenant);
+  };
   const apiSchema = buildApiSchema([
-    modelsApi(schema, database, { codec, wasErasedSince }),
+    modelsApi(schema, database, { codec, wasErasedSince, onAppended }),
     eventsApi(database, codec),
+    auditApi(database, codec),
     syncJobsApi(imports, new ProgressFeed(subscriber)),
     memoryApi({ database, store, embedder: localHashEmbedder }),
   ]);
@@ -73,6 +91,16 @@ await runService(async () => {
         authenticate: (authorization) => sessions.authenticate(authorization),
         logger: app.get(LOGGER),
       });
+      runner = new ProjectionRunner({
+        database: system,
+        databaseUrl: config.DATABASE_URL,
+        projections: projectionsOf(schema, codec),
+        decode: (tx, events) => codec.decode(tx, events),
+        hints: new AppendHints(hinted),
+        metrics: app.get(Metrics),
+        onError: (error, shard) => logger.warn({ err: error, shard }, 'a projection failed'),
+      });
+      await runner.start();
       const health = app.get(Health);
       health.add('postgres', () => database.ping());
       health.add('redis', () => redis.ping());
@@ -81,10 +109,12 @@ await runService(async () => {
     },
     close: async () => {
       await sockets?.close();
+      await runner?.stop();
       await relay.stop();
       await queues.close();
       redis.disconnect();
       subscriber.disconnect();
+      hinted.disconnect();
       blobs.close();
       await Promise.all([database.close(), system.close()]);
     },

@@ -1,5 +1,9 @@
 export { append, APPEND_ERRORS, chainHash, isStreamTaken, MAX_EVENT_BYTES, refusalOf, sendAppend } from './append.js';
 export type { AppendConflict, AppendResult, ExpectedVersion, StreamAppend } from './append.js';
+export { MAX_AUDIT_LOOK, readAudit } from './audit.js';
+export type { AuditEntry, AuditFilter, AuditPage } from './audit.js';
+export { readChanges } from './audit-changes.js';
+export type { EventDecoder, FieldChange } from './audit-changes.js';
 export { EventCodec, fieldNames } from './codec.js';
 export { Fence } from './fence.js';
 export { GROUP_COMMIT_ERRORS, GroupCommit } from './group-commit.js';
@@ -30,6 +34,10 @@ export {
   switchBuild,
 } from './projections/builds.js';
 export type { Build, BuildMove, BuildOf, BuildOrder, BuildRequest, BuildState } from './projections/builds.js';
+export { exportLog, LOG_EXPORT_ERRORS } from './log-export.js';
+export type { LogExportCounts, LogExportHeader, LogExportOptions } from './log-export.js';
+export { importLog } from './log-import.js';
+export type { LogImported, LogImportOptions } from './log-import.js';
 export { pauseProjection, resumeProjection } from './projections/checkpoints.js';
 export type { Shard, ShardState } from './projections/checkpoints.js';
 export { askForRetry, openDeadLetters, retryDeadLetter, skipDeadLetter } from './projections/dead-letters.js';
@@ -40,3 +48,5 @@ export { PROJECTION_LEASE_MS, PROJECTION_POLL_MS, ProjectionRunner } from './pro
 export type { ProjectionRunnerOptions } from './projections/runner.js';
 export { projectionStatus } from './projections/status.js';
 export type { BuildProgress, BuildStatus, ProjectionStatus, ShardStatus } from './projections/status.js';
+export { REPLAY_ERRORS, replayLog } from './replay.js';
+export type { ReplayOptions, ReplayTotals } from './replay.js';

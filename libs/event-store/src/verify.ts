@@ -323,8 +323,8 @@ async function readPieces(tx: Tx, pieces: readonly Piece[]): Promise<(LoggedLink
 /** Two different numbers of up to 15 digits are two different doubles, so only longer ones can be rounded unseen. */
 const LONG_NUMBER = /[\d.]{16}/;
 
-/** The value of a jsonb column's text; undefined when it has a number that JavaScript cannot have written. */
-function parseExactly(text: string): unknown {
+/** The value of JSON text; undefined when it has a number that JavaScript cannot have written. */
+export function parseExactly(text: string): unknown {
   if (!LONG_NUMBER.test(text)) return JSON.parse(text);
   let isExact = true;
   // TypeScript's library does not know the third argument yet: https://tc39.es/proposal-json-parse-with-source

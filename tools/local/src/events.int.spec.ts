@@ -2,6 +2,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import fs from 'node:fs';
 import path from 'node:path';
+import { gunzipSync, gzipSync } from 'node:zlib';
 import { type TenantId } from '@atomo-cc/kernel';
 import { append, eventStoreMigrations } from '@atomo-cc/event-store';
 import { aDatabase, type TestDatabase } from '@atomo-cc/testing';
@@ -27,7 +28,7 @@ afterAll(async () => {
 });
 
 beforeEach(async () => {
-  await database.asOwner('truncate event_log, event_streams');
+  await database.asOwner('truncate event_log, event_streams, audit_log');
   for (const [tenant, stream] of [
     [A, 'Contact-1'],
     [A, 'Contact-2'],
@@ -123,6 +124,73 @@ it('a checkpoint of one tenant compares with that tenant only', async () => {
   expect(await events([...compared, '--tenant', A])).toMatchObject({ code: 0 });
 });
 
+describe('export, import and replay', () => {
+  let copy: TestDatabase;
+  let env: Record<string, string>;
+  beforeEach(async () => {
+    copy = await aDatabase(eventStoreMigrations, { poolSize: 1 });
+    env = { DATABASE_URL: copy.url };
+  });
+  afterEach(() => copy?.drop());
+  const rowsOf = (of: TestDatabase, table: string) =>
+    of.asOwner(`select to_jsonb(t)::text as row from ${table} t order by 1`);
+  const inFolder = (name: string) => path.join(folder, name);
+
+  it.each(['log.ndjson', 'log.ndjson.gz'])('carry the log over as %s', async (name) => {
+    const exported = await events(['export', name]);
+    expect(exported).toMatchObject({ code: 0, err: '', out: expect.stringMatching(/^9 events, 0 keys[^\n]+\n$/m) });
+    expect(fs.statSync(inFolder(name)).mode & 0o777).toBe(0o600);
+    expect(fs.readdirSync(folder).filter((each) => each.endsWith('.new'))).toEqual([]);
+    const imported = await events(['import', name], env);
+    expect(imported).toMatchObject({ code: 0, err: '', out: expect.stringMatching(/^9 events, [^\n]+ imported/m) });
+    expect(await events(['verify'], env)).toMatchObject({ code: 0 });
+    expect(await events(['replay'], env)).toMatchObject({ code: 0, out: expect.stringMatching(/audit 9/) });
+    for (const table of ['event_log', 'event_streams', 'audit_log']) {
+      expect(await rowsOf(copy, table)).toEqual(await rowsOf(database, table));
+    }
+    const refused = { code: 1, out: '' };
+    expect(await events(['import', name], env)).toMatchObject({ ...refused, err: expect.stringMatching(/has events/) });
+    expect(await events(['replay'], env)).toMatchObject({ code: 1, err: expect.stringMatching(/--again/) });
+    expect(await events(['replay', '--again'], env)).toMatchObject({ code: 0 });
+    expect(await rowsOf(copy, 'audit_log')).toEqual(await rowsOf(database, 'audit_log'));
+  });
+
+  it('carry one tenant over alone', async () => {
+    expect(await events(['export', 'b.ndjson', '--tenant', B])).toMatchObject({ code: 0 });
+    expect(await events(['import', 'b.ndjson'], env)).toMatchObject({ code: 0 });
+    expect(await copy.asOwner('select tenant_id, stream, stream_version from event_log order by position')).toEqual(
+      await database.asOwner(
+        'select tenant_id, stream, stream_version from event_log where tenant_id = $1 order by position',
+        [B],
+      ),
+    );
+  });
+
+  it('refuse a file that is cut off, damaged, changed or sealed with another secret', async () => {
+    await events(['export', 'whole.gz']);
+    const packed = fs.readFileSync(inFolder('whole.gz'));
+    const text = gunzipSync(packed).toString();
+    fs.writeFileSync(inFolder('short.gz'), packed.subarray(0, -40));
+    fs.writeFileSync(inFolder('short.ndjson'), text.slice(0, text.lastIndexOf('{"end"')));
+    fs.writeFileSync(inFolder('changed.gz'), gzipSync(text.replace('"name": "Ada"', '"name": "Adb"')));
+    for (const [file, sentence, more] of [
+      ['short.gz', /short\.gz cannot be read: it is damaged, cut off/, {}],
+      ['short.ndjson', /its end is missing/, {}],
+      ['changed.gz', /^Line 2, tenant [^\n]+, stream "Contact-1", version 1, position \d+: LOG_EVENT_CHANGED/, {}],
+      ['whole.gz', /AUTH_SECRET is another/, { AUTH_SECRET: 'another' }],
+      ['no-such-file', /no-such-file cannot be read/, {}],
+    ] as const) {
+      const said = await events(['import', file], { ...env, ...more });
+      expect(said).toMatchObject({ code: 1, err: expect.stringMatching(sentence) });
+      expect(said.err).toMatch(/^[^\n]+\n$/);
+    }
+    expect(await rowsOf(copy, 'event_log')).toEqual([]);
+    expect(await events(['import', 'whole.gz', '--unsealed'], { ...env, AUTH_SECRET: 'another' })).toMatchObject({
+      code: 0,
+    });
+  });
+});
+
 it('asks the database of the Atomo that runs when DATABASE_URL is not set', async () => {
   const home = path.join(folder, 'running');
   fs.mkdirSync(home);
@@ -140,6 +208,12 @@ it.each([
   [['prove'], /^Say what to do: [^\n]+\n$/],
   [['verify', 'file'], /^Say what to do: [^\n]+\n$/],
   [['checkpoint'], /^Say what to do: [^\n]+\n$/],
+  [['export'], /^Say what to do: [^\n]+\n$/],
+  [['import'], /^Say what to do: [^\n]+\n$/],
+  [['replay', 'file'], /^Say what to do: [^\n]+\n$/],
+  [['export', 'file', '--again'], /^--again is nothing for export; [^\n]+\n$/],
+  [['import', 'file', '--tenant', A], /^--tenant is nothing for import; [^\n]+\n$/],
+  [['export', 'no/such/folder'], /no\/such\/folder cannot be written: [^\n]+\n$/],
   [['verify', '--loud'], /^Unknown option '--loud'; see npm run events -- --help\.\n$/],
   [['verify', '--tenant', 'acme'], /^--tenant acme is no id [^\n]+\n$/],
   [['verify', '--checkpoint', 'no-such-file'], /no-such-file cannot be read: [^\n]+\n$/],

@@ -1,54 +1,69 @@
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import fs from 'node:fs';
 import path from 'node:path';
-import readline from 'node:readline';
-import { isCodedError, type TenantId } from '@atomo-cc/kernel';
+import type { TenantId } from '@atomo-cc/kernel';
 import {
   checkpointKey,
   CheckpointWriter,
   compareWithCheckpoint,
   EVENT_LOG_ERRORS,
+  exportLog,
+  importLog,
   readCheckpoint,
   verifyLog,
   type LogFault,
   type LogTotals,
 } from '@atomo-cc/event-store';
-import { describeConnectFault, openSystemDatabase, sqlState, type SystemDatabase } from '@atomo-cc/platform/postgres';
+import type { SystemDatabase } from '@atomo-cc/platform/postgres';
 import { readConfig, type LocalConfig } from './config.js';
+import { readLines, writeWholeFile } from './event-files.js';
 import type { Secrets } from './home.js';
+import { databaseUrl, onOperatorDatabase, readHome, tenantOf, toldAs } from './operator-database.js';
 import { parseOptions } from './options.js';
-import { reasonOf, Refusal, runCommand } from './refusal.js';
-import type { RunningSystem } from './supervisor.js';
+import { Progress } from './progress.js';
+import { Refusal, runCommand } from './refusal.js';
 
 const USAGE =
-  'Say what to do: npm run events -- verify, or npm run events -- checkpoint FILE; see npm run events -- --help.';
-const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
-/** What Postgres answers where Atomo's tables or columns are not there yet. */
-const NOT_MIGRATED = ['42P01', '42703'];
-/** What Postgres answers for a role that is not there, or that the login may not act as. */
-const NO_ROLE = ['22023', '42501'];
-
+  'Say what to do: npm run events -- verify, checkpoint FILE, export FILE, import FILE or replay; see npm run events -- --help.';
+/** What each action takes. */
+const ACTIONS = {
+  verify: { file: false, options: ['tenant', 'checkpoint'] },
+  checkpoint: { file: true, options: ['tenant'] },
+  export: { file: true, options: ['tenant'] },
+  import: { file: true, options: ['unsealed'] },
+  replay: { file: false, options: ['again'] },
+} as const;
 await runCommand(async () => {
   const { values, positionals } = parseOptions('events', process.argv.slice(2), {
     tenant: { type: 'string' },
     checkpoint: { type: 'string' },
+    unsealed: { type: 'boolean' },
+    again: { type: 'boolean' },
   });
   const config = readConfig();
   const [action, target, ...more] = positionals;
-  const isVerify = action === 'verify' && target === undefined;
-  const isCheckpoint = action === 'checkpoint' && target !== undefined && values.checkpoint === undefined;
-  if (more.length > 0 || !(isVerify || isCheckpoint)) throw new Refusal(USAGE);
+  if (!isAction(action) || more.length > 0 || ACTIONS[action].file !== (target !== undefined)) throw new Refusal(USAGE);
+  const foreign = Object.keys(values).find((name) => !(ACTIONS[action].options as readonly string[]).includes(name));
+  if (foreign) throw new Refusal(`--${foreign} is nothing for ${action}; see npm run events -- --help.`);
   const tenant = tenantOf(values.tenant);
-  const database = await open(databaseUrl(config));
-  try {
-    if (target !== undefined) return await writeCheckpoint(database, config, target, tenant);
-    return await verify(database, config, values.checkpoint, tenant);
-  } catch (error) {
-    throw told(error);
-  } finally {
-    await database.close();
-  }
+  const url = databaseUrl(config);
+  if (action === 'replay') return replay(config, url, values.again === true);
+  if (action === 'import')
+    return importFile(config, url, target!, values.unsealed === true).catch((error: unknown) => {
+      throw toldAs(error);
+    });
+  return onOperatorDatabase(url, 'events', (database) => {
+    if (action === 'checkpoint') return writeCheckpoint(database, config, target!, tenant);
+    if (action === 'export') return exportFile(database, config, target!, tenant);
+    return verify(database, config, values.checkpoint, tenant);
+  });
 });
 process.exit();
+
+function isAction(word: string | undefined): word is keyof typeof ACTIONS {
+  return word !== undefined && Object.hasOwn(ACTIONS, word);
+}
 
 async function verify(
   database: SystemDatabase,
@@ -58,7 +73,8 @@ async function verify(
 ): Promise<number> {
   const from = performance.now();
   // A checkpoint is believed only after its seal, which stands at its end: it is read once for that, and again to compare.
-  const checkpoint = file === undefined ? undefined : () => readCheckpoint(linesOf(config, file), secretKey(config));
+  const checkpoint =
+    file === undefined ? undefined : () => readCheckpoint(readLines(path.resolve(config.cwd, file)), secretKey(config));
   const scope = checkpoint && (await drained(checkpoint()));
   if (scope?.tenant && scope.tenant !== tenant) {
     throw new Refusal(`${file} covers one tenant only: verify it with --tenant ${scope.tenant}.`);
@@ -77,7 +93,6 @@ async function verify(
   return broken === 0 ? 0 : 1;
 }
 
-/** A file that is there is whole: it gets its name only when its last line is on disk. */
 async function writeCheckpoint(
   database: SystemDatabase,
   config: LocalConfig,
@@ -86,32 +101,90 @@ async function writeCheckpoint(
 ): Promise<number> {
   const from = performance.now();
   const file = path.resolve(config.cwd, target);
-  const unfinished = `${file}.${process.pid}.new`;
   const writer = new CheckpointWriter(secretKey(config), { tenant: tenant ?? null, at: new Date() });
-  const output = await fs.promises.open(unfinished, 'wx', 0o600).catch((error: unknown) => {
-    throw new Refusal(`${file} cannot be written: ${reasonOf(error)}.`);
-  });
-  try {
-    await output.appendFile(writer.begin());
-    const totals = await verifyLog(database, {
-      tenant,
-      onFault: tell,
-      onSound: (head) => output.appendFile(writer.head(head)),
-    });
+  const isWritten = await writeWholeFile(file, async (write) => {
+    await write(writer.begin());
+    const totals = await verifyLog(database, { tenant, onFault: tell, onSound: (head) => write(writer.head(head)) });
     console.log(summary(totals, from));
-    if (totals.broken > 0) {
-      console.error(`${target} was not written: a checkpoint must not vouch for a log that is broken.`);
-      return 1;
-    }
-    await output.appendFile(writer.end());
-    await output.sync();
-    await fs.promises.rename(unfinished, file);
+    if (totals.broken > 0) return false;
+    await write(writer.end());
+    return true;
+  });
+  if (isWritten) {
     console.log(`Checkpoint written to ${file}: keep it, and the AUTH_SECRET of today, away from the database.`);
     return 0;
-  } finally {
-    await output.close();
-    await fs.promises.rm(unfinished, { force: true });
   }
+  console.error(`${target} was not written: a checkpoint must not vouch for a log that is broken.`);
+  return 1;
+}
+
+async function exportFile(
+  database: SystemDatabase,
+  config: LocalConfig,
+  target: string,
+  tenant: TenantId | undefined,
+): Promise<number> {
+  const from = performance.now();
+  const file = path.resolve(config.cwd, target);
+  const key = secretKey(config);
+  const progress = new Progress('export');
+  let said = '';
+  try {
+    await writeWholeFile(file, async (write) => {
+      const onProgress = (events: number, expected: number) => progress.show(events, expected, rate(events, from));
+      const { events, keys, answers } = await exportLog(database, { key, tenant, write, onProgress });
+      said = `${events} events, ${keys} keys of subjects, ${answers} answers (${rate(events, from)})`;
+      return true;
+    });
+  } finally {
+    progress.end();
+  }
+  console.log(`${said} exported to ${file}: to import it, the AUTH_SECRET of today is needed.`);
+  return 0;
+}
+
+async function importFile(config: LocalConfig, url: string, target: string, isUnsealed: boolean): Promise<number> {
+  const from = performance.now();
+  const file = path.resolve(config.cwd, target);
+  const key = isUnsealed ? null : secretKey(config);
+  const size = fs.statSync(file, { throwIfNoEntry: false })?.size ?? 0;
+  const progress = new Progress('import');
+  let bytes = 0;
+  try {
+    const lines = readLines(file, (read) => (bytes = read));
+    const onProgress = (events: number) => progress.show(bytes, size, rate(events, from));
+    const { events, keys, answers, header } = await importLog(url, lines, { key, onProgress });
+    progress.end();
+    console.log(
+      `${events} events, ${keys} keys of subjects, ${answers} answers imported as of ${header.at} (${rate(events, from)}).`,
+    );
+    console.log('What is derived from them is not there yet: npm run events -- replay.');
+    return 0;
+  } finally {
+    progress.end();
+  }
+}
+
+/** Runs content-core's replay, which knows the models; it speaks for itself. */
+async function replay(config: LocalConfig, url: string, isAgain: boolean): Promise<number> {
+  const program = path.join(config.root, 'apps', 'content-core', 'dist', 'replay.js');
+  const child = spawn(process.execPath, [program, ...(isAgain ? ['--again'] : [])], {
+    env: {
+      ...config.environment,
+      DATABASE_URL: url,
+      ATOMO_SERVICE: config.service,
+      ENCRYPTION_KEY: config.encryptionKey || (readHome<Secrets>(config, 'secrets.json')?.encryptionKey ?? ''),
+    },
+    stdio: ['ignore', 'inherit', 'inherit'],
+  });
+  const stop = (signal: NodeJS.Signals) => void child.kill(signal);
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, stop);
+  const [code] = (await once(child, 'close')) as [number | null];
+  return code ?? 1;
+}
+
+function rate(events: number, from: number): string {
+  return `${Math.round(events / Math.max(0.001, (performance.now() - from) / 1000))} events/s`;
 }
 
 /** One line; names are quoted, since nobody vouches for what stands in a broken log. */
@@ -129,66 +202,10 @@ function summary(totals: LogTotals, from: number): string {
   return `${said} (${looked}).${old}`;
 }
 
-function tenantOf(given: string | undefined): TenantId | undefined {
-  if (given === undefined) return undefined;
-  const tenant = given.toLowerCase();
-  if (!UUID.test(tenant)) throw new Refusal(`--tenant ${given} is no id such as 00000000-0000-7000-8000-000000000001.`);
-  return tenant as TenantId;
-}
-
-/** DATABASE_URL, else the database of the Atomo that runs from this ATOMO_HOME. */
-function databaseUrl(config: LocalConfig): string {
-  if (config.databaseUrl) return config.databaseUrl;
-  const running = readHome<RunningSystem>(config, 'run.json');
-  if (running?.databaseUrl) return running.databaseUrl;
-  throw new Refusal('Atomo is not running (or not ready yet): start it with npm start, or set DATABASE_URL.');
-}
-
 function secretKey(config: LocalConfig): Buffer {
   const secret = config.authSecret || readHome<Secrets>(config, 'secrets.json')?.authSecret;
   if (secret) return checkpointKey(secret);
-  throw new Refusal('A checkpoint is signed with a key made from AUTH_SECRET: set it as the services have it.');
-}
-
-/** A file of ATOMO_HOME; undefined when it is not there or cannot be read. */
-function readHome<Content>(config: LocalConfig, name: string): Partial<Content> | undefined {
-  try {
-    return JSON.parse(fs.readFileSync(path.join(config.home, name), 'utf8')) as Partial<Content>;
-  } catch {
-    return undefined;
-  }
-}
-
-async function open(url: string): Promise<SystemDatabase> {
-  try {
-    return await openSystemDatabase({ url, service: 'atomo events', poolSize: 1 });
-  } catch (error) {
-    throw NO_ROLE.includes(sqlState(error) ?? (error as { code?: string }).code ?? '')
-      ? notMigrated()
-      : new Refusal(describeConnectFault(url, error));
-  }
-}
-
-/** An expected failure as a sentence, any other as it was. */
-function told(error: unknown): unknown {
-  if (isCodedError(error)) return new Refusal(error.message);
-  return NOT_MIGRATED.includes(sqlState(error) ?? '') ? notMigrated() : error;
-}
-
-function notMigrated(): Refusal {
-  return new Refusal('This database is not one of this version of Atomo: let Atomo start on it once, then try again.');
-}
-
-async function* linesOf(config: LocalConfig, given: string): AsyncGenerator<string> {
-  const file = path.resolve(config.cwd, given);
-  const handle = await fs.promises.open(file).catch((error: unknown) => {
-    throw new Refusal(`${file} cannot be read: ${reasonOf(error)}.`);
-  });
-  try {
-    yield* readline.createInterface({ input: handle.createReadStream({ autoClose: false }), crlfDelay: Infinity });
-  } finally {
-    await handle.close();
-  }
+  throw new Refusal('The file is signed with a key made from AUTH_SECRET: set it as the services have it.');
 }
 
 async function drained<Result>(generator: AsyncGenerator<unknown, Result>): Promise<Result> {

@@ -17,15 +17,15 @@ const NO_ROLE = ['22023', '42501'];
  * @throws Refusal when there is none, or it is not of this version, and for every coded error
  */
 export async function onOperatorDatabase(
-  config: LocalConfig,
+  url: string,
   command: string,
   work: (database: SystemDatabase) => Promise<number>,
 ): Promise<number> {
-  const database = await open(databaseUrl(config), command);
+  const database = await open(url, command);
   try {
     return await work(database);
   } catch (error) {
-    throw told(error);
+    throw toldAs(error);
   } finally {
     await database.close();
   }
@@ -66,8 +66,8 @@ async function open(url: string, command: string): Promise<SystemDatabase> {
   }
 }
 
-/** An expected failure as a sentence, any other as it was. */
-function told(error: unknown): unknown {
+/** An expected failure as a Refusal with its sentence, any other as it was. */
+export function toldAs(error: unknown): unknown {
   if (isCodedError(error)) return new Refusal(error.message);
   return NOT_MIGRATED.includes(sqlState(error) ?? '') ? notMigrated() : error;
 }

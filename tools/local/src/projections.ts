@@ -16,7 +16,7 @@ import {
 } from '@atomo-cc/event-store';
 import type { SystemDatabase } from '@atomo-cc/platform/postgres';
 import { readConfig } from './config.js';
-import { onOperatorDatabase, tenantOf } from './operator-database.js';
+import { databaseUrl, onOperatorDatabase, tenantOf } from './operator-database.js';
 import { parseOptions } from './options.js';
 import { Progress } from './progress.js';
 import { Refusal, runCommand } from './refusal.js';
@@ -28,7 +28,7 @@ const ENDED = ['live', 'merged', 'retired', 'cancelled', 'failed', 'dropped'];
 
 await runCommand(async () => {
   const given = parse();
-  return onOperatorDatabase(readConfig(), 'projections', (database) => run(database, given));
+  return onOperatorDatabase(databaseUrl(readConfig()), 'projections', (database) => run(database, given));
 });
 process.exit();
 

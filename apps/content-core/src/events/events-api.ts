@@ -77,7 +77,7 @@ export function eventsApi(database: AppDatabase, codec: EventCodec): ApiPart {
         resolve: async (_source, args: EventArguments, context: ApiContext) => {
           const size = pageSize(args.first);
           const { tenantId } = context.principal;
-          const after = args.after ? positionOf(args.after) : 0n;
+          const after = args.after ? positionOf(ORDER, args.after) : 0n;
           const events = await database.transaction(tenantId, async (tx) => {
             const settled = await fence.advance(tx);
             return codec.decode(tx, await readEvents(tx, tenantId, { ...args, after, settled, limit: size + 1 }));
@@ -89,9 +89,9 @@ export function eventsApi(database: AppDatabase, codec: EventCodec): ApiPart {
   };
 }
 
-/** The position a cursor stands for. @throws CodedError VALIDATION_ERROR */
-function positionOf(cursor: string): bigint {
-  const [position, ...rest] = decodeCursor(ORDER, cursor);
+/** The position that a cursor of a list in the order of the log stands for. @throws CodedError VALIDATION_ERROR */
+export function positionOf(order: string, cursor: string): bigint {
+  const [position, ...rest] = decodeCursor(order, cursor);
   // Eighteen digits fit Postgres' bigint whatever they are.
   const isOurs = typeof position === 'string' && /^\d{1,18}$/.test(position) && rest.length === 0;
   if (!isOurs)

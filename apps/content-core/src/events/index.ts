@@ -1,1 +1,2 @@
+export { auditApi } from './audit-api.js';
 export { eventsApi } from './events-api.js';

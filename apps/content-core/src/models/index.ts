@@ -1,7 +1,7 @@
-export { eraseFromHistory, HISTORY, historyProjection } from './history-projection.js';
+export { eraseFromHistory, HISTORY } from './history-projection.js';
 export type { LogReading } from './history.js';
 export { loadSchema } from './load-schema.js';
 export { createModelTables } from './model-tables.js';
 export { modelsApi } from './models-api.js';
 export { recordFold, recordToKeep } from './record-states.js';
-export { rowProjection } from './row-projection.js';
+export { projectionsOf } from './row-projection.js';

@@ -1,8 +1,9 @@
 import type { TenantId } from '@atomo-cc/kernel';
 import { modelStream, type RecordedEvent } from '@atomo-cc/events';
 import { stateAt, type EventOpener, type Projection, type StateSealer } from '@atomo-cc/event-store';
-import { columnOf, snakeCase, type ModelDefinition } from '@atomo-cc/schema';
+import { columnOf, snakeCase, type ModelDefinition, type SchemaDefinition } from '@atomo-cc/schema';
 import type { Tx } from '@atomo-cc/platform/postgres';
+import { historyProjection } from './history-projection.js';
 import { createModelTable } from './model-tables.js';
 import {
   kindOf,
@@ -15,6 +16,14 @@ import {
   typedColumns,
   type RecordFacts,
 } from './record-states.js';
+
+/** All that is computed from the events of a schema's models: the read rows of each, and their history. */
+export function projectionsOf(
+  schema: SchemaDefinition,
+  codec: EventOpener & Partial<StateSealer>,
+): readonly Projection[] {
+  return [...schema.models.map((model) => rowProjection(model, codec)), historyProjection(schema, codec)];
+}
 
 /** What a record's events of one batch come to. */
 interface Folded {
