@@ -11,6 +11,12 @@ export default defineSchema({
         employees: number().min(0),
         isCustomer: boolean().describe('True once a first deal was won.'),
       },
+      access: {
+        read: { everyone: true },
+        create: { Manager: true, Sales: true },
+        update: { Manager: true, Sales: true },
+        delete: { Manager: true },
+      },
     },
     Contact: {
       description: 'A person, usually at a company.',
@@ -21,6 +27,12 @@ export default defineSchema({
         company: belongsTo('Company'),
         stage: enumeration('Lead', 'Prospect', 'Customer', 'Former').describe('Where the relationship stands.'),
         birthday: date().personal(),
+      },
+      access: {
+        read: { everyone: true },
+        create: { Manager: true, Sales: true, Support: true },
+        update: { Manager: true, Sales: true, Support: ['email', 'phone'] },
+        delete: { Manager: true },
       },
     },
     Deal: {
@@ -33,6 +45,11 @@ export default defineSchema({
         company: belongsTo('Company').required(),
         contact: belongsTo('Contact'),
       },
+      access: {
+        read: { Manager: true, Sales: true, Support: ['id', 'title', 'stage', 'company', 'contact'] },
+        create: { Manager: true, Sales: true },
+        update: { Manager: true, Sales: { where: { stage: { equals: 'Open' } } } },
+      },
     },
     Note: {
       description: 'Something worth remembering about a contact or a deal.',
@@ -41,6 +58,12 @@ export default defineSchema({
         pinned: boolean(),
         contact: belongsTo('Contact'),
         deal: belongsTo('Deal'),
+      },
+      access: {
+        read: { Manager: true, Sales: true, Support: true },
+        create: { Manager: true, Sales: true, Support: true },
+        update: { Manager: true, Sales: true, Support: true },
+        delete: { Manager: true },
       },
     },
   },

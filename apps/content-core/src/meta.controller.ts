@@ -1,5 +1,5 @@
 import { Controller, Get, Inject } from '@nestjs/common';
-import type { ModelDefinition, SchemaDefinition } from '@atomo-cc/schema';
+import { ADMIN, describeSchema, type SchemaDefinition, type SchemaDescription } from '@atomo-cc/schema';
 import { Public } from './auth/index.js';
 
 /** The token under which the service's schema is injected. */
@@ -12,8 +12,7 @@ export class MetaController {
   constructor(@Inject(SCHEMA) private readonly schema: SchemaDefinition) {}
 
   @Get('schema')
-  models(): { version: number; models: Omit<ModelDefinition, 'table'>[] } {
-    // Where rows are kept is nobody's business outside.
-    return { version: this.schema.version, models: this.schema.models.map(({ table: _table, ...model }) => model) };
+  models(): SchemaDescription {
+    return describeSchema(this.schema, ADMIN);
   }
 }

@@ -1,15 +1,6 @@
 import { isCodedError } from '@atomo-cc/kernel';
-import {
-  belongsTo,
-  boolean,
-  date,
-  defineSchema,
-  email,
-  enumeration,
-  number,
-  text,
-  type ModelDeclaration,
-} from './dsl.js';
+import { belongsTo, boolean, date, email, enumeration, number, text, type ModelDeclaration } from './dsl.js';
+import { defineSchema } from './define-schema.js';
 import { columnOf, inputName, modelNamed, snakeCase } from './model.js';
 
 /** The faults of a declaration, a line each; none when it is right. */
@@ -156,6 +147,13 @@ describe('faults', () => {
   it('two models may not share a name in the API', () => {
     expect(faultsOf({ Person: { plural: 'folk', fields: { x: text() } }, Folk: { fields: { x: text() } } })).toEqual([
       expect.stringMatching(/^models\.Folk: its name in the API, folk, belongs to model Person/),
+    ]);
+  });
+
+  it('a model does not take the name under which the API has the history of another', () => {
+    const x = { fields: { x: text() } };
+    expect(faultsOf({ Person: x, PersonHistory: x })).toEqual([
+      expect.stringMatching(/^models\.PersonHistory: its name in the API, personHistory, belongs to model Person/),
     ]);
   });
 

@@ -20,6 +20,7 @@ import {
   type StreamAppend,
 } from '@atomo-cc/event-store';
 import {
+  checkRecord,
   columnOf,
   inputName,
   modelNamed,
@@ -35,6 +36,7 @@ import {
   booleanArray,
   doubleArray,
   intArray,
+  jsonArray,
   sqlState,
   textArray,
   type AppDatabase,
@@ -400,8 +402,11 @@ function refusal(
   const missing = referencesOf(schema, model, values).filter(
     ({ target, id }) => !references.has(modelStream(target.name, id)),
   );
+  // A new record was checked with its input; of another the whole is known only here.
+  const broken = kind === 'create' || !state ? [] : checkRecord(model, { ...state.values, ...values });
   const all = [
     ...faults,
+    ...broken,
     ...missing.map(({ path, target }) => ({ path, message: `${path}: there is no ${target.name} with this id.` })),
   ];
   if (all.length > 0) return apiError('VALIDATION_ERROR', all.map((fault) => fault.message).join(' '), { faults: all });
@@ -501,8 +506,14 @@ function columnArray(field: FieldDefinition, values: readonly FieldValue[]): Buf
   switch (field.type) {
     case 'number':
       return doubleArray(values as (number | null)[]);
+    case 'integer':
+      return intArray(values as (number | null)[]);
     case 'boolean':
       return booleanArray(values as (boolean | null)[]);
+    case 'json':
+    case 'geoPoint':
+    case 'blocks':
+      return jsonArray(values.map((value) => (value === null ? null : JSON.stringify(value))));
     default:
       return textArray(values as (string | null)[]);
   }
@@ -510,7 +521,11 @@ function columnArray(field: FieldDefinition, values: readonly FieldValue[]): Buf
 
 const PARAMETER_TYPES: Readonly<Partial<Record<FieldDefinition['type'], string>>> = {
   number: 'double precision[]',
+  integer: 'int[]',
   boolean: 'boolean[]',
+  json: 'jsonb[]',
+  geoPoint: 'jsonb[]',
+  blocks: 'jsonb[]',
 };
 
 interface ModelStatements {
@@ -532,11 +547,15 @@ function makeStatements(model: ModelDefinition): ModelStatements {
   const columns = model.fields.map((field) => `"${columnOf(field)}"`);
   const arrays = model.fields.map(({ type }, n) => `$${n + 5}::${PARAMETER_TYPES[type] ?? 'text[]'}`);
   const cast = model.fields.map((field, n) => `r.${columns[n]}::${COLUMN_TYPES[field.type]}`);
+  // JSON's numbers have fewer digits than a decimal may have.
+  const exact = model.fields.filter(({ type }) => type === 'decimal').map(columnOf);
+  const texts = exact.map((column) => `'${column}', r."${column}"::text`).join(', ');
+  const row = texts ? `to_jsonb(r) || jsonb_build_object(${texts})` : 'to_jsonb(r)';
   return {
     // The row as JSON, because the driver would turn a calendar day into a moment of this machine's time zone. `no key`
     // because who refers to this record holds a key share on it: two records that come to refer to each other at the same
     // time would otherwise deadlock.
-    lockRecords: `select to_jsonb(r) as row from ${model.table} r where id = any($1::text[]::uuid[]) order by id for no key update`,
+    lockRecords: `select ${row} as row from ${model.table} r where id = any($1::text[]::uuid[]) order by id for no key update`,
     lockReferences: `select id from ${model.table} where id = any($1::text[]::uuid[]) order by id for key share`,
     writeRows: `
       insert into ${model.table} as t (${['tenant_id', 'id', 'version', 'created_at', 'updated_at', ...columns].join(', ')})

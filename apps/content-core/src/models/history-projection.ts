@@ -1,7 +1,7 @@
 import type { TenantId } from '@atomo-cc/kernel';
 import { modelStream, type RecordedEvent } from '@atomo-cc/events';
 import { readStream, type EventOpener, type Projection } from '@atomo-cc/event-store';
-import { columnOf, inputName, type ModelDefinition, type SchemaDefinition } from '@atomo-cc/schema';
+import { columnOf, inputName, type FieldValue, type ModelDefinition, type SchemaDefinition } from '@atomo-cc/schema';
 import type { Tx } from '@atomo-cc/platform/postgres';
 import { createHistoryTable, historyTable } from './model-tables.js';
 import {
@@ -182,7 +182,7 @@ class HistoryWriter {
     if (tip.pending) tip.pending.t = from;
     Object.assign(tip, { pending: row, version: event.streamVersion, from });
     this.rows.push(row);
-    for (const name in tip.values) this.chars += String(tip.values[name]).length;
+    for (const name in tip.values) this.chars += lengthOf(tip.values[name]!);
     if (this.chars > MAX_WRITE_CHARS) await this.flush();
   }
 
@@ -244,4 +244,10 @@ class HistoryWriter {
 
 function newTip(): Tip {
   return { version: 0, from: null, base: null, values: {}, createdAt: null, pending: null };
+}
+
+/** Roughly the characters of a value: what is neither text nor a document is short. */
+function lengthOf(value: FieldValue): number {
+  if (typeof value === 'string') return value.length;
+  return typeof value === 'object' && value !== null ? JSON.stringify(value).length : 8;
 }

@@ -4,11 +4,21 @@ import { changeTables, tenantTable, type Tx } from '@atomo-cc/platform/postgres'
 /** The type of the column that holds a field. */
 export const COLUMN_TYPES: Readonly<Record<FieldDefinition['type'], string>> = {
   text: 'text',
+  richText: 'text',
   email: 'text',
+  url: 'text',
+  slug: 'text',
+  integer: 'int',
+  decimal: 'numeric',
   number: 'double precision',
   boolean: 'boolean',
   date: 'date',
+  datetime: 'timestamptz',
+  json: 'jsonb',
   enum: 'text',
+  file: 'uuid',
+  geoPoint: 'jsonb',
+  blocks: 'jsonb',
   relation: 'uuid',
 };
 

@@ -16,12 +16,18 @@ import {
   type GraphQLScalarType,
 } from 'graphql';
 import { apiError, isUuid } from '@atomo-cc/kernel';
-import { inputName, type FieldDefinition, type ModelDefinition, type SchemaDefinition } from '@atomo-cc/schema';
+import {
+  inputName,
+  isDemanded,
+  type FieldDefinition,
+  type ModelDefinition,
+  type SchemaDefinition,
+} from '@atomo-cc/schema';
 import type { EventCodec } from '@atomo-cc/event-store';
 import type { AppDatabase, Tx } from '@atomo-cc/platform/postgres';
 import { connectionOf, decodeCursor, encodeCursor, PageInfo, pageSize } from '../api/index.js';
 import type { ApiContext, ApiPart } from '../api/index.js';
-import { DateScalar, DateTimeScalar } from '../api/index.js';
+import { DateScalar, DateTimeScalar, JsonScalar } from '../api/index.js';
 import { mergeSelections, selectionAt, selectionOf, type Selection } from '../api/index.js';
 import { RecordCommands, type CommandAnswer, type RecordCommandsOptions } from './commands.js';
 import { readAsOf, readHistory, valuesAtVersion, type LogReading } from './history.js';
@@ -324,9 +330,9 @@ class ModelTypes {
       const fields: GraphQLInputFieldConfigMap = {};
       for (const field of model.fields) {
         const type = this.scalar(model, field);
-        const isDemanded = mode === 'create' && field.required;
+        const isNeeded = mode === 'create' && isDemanded(field);
         fields[inputName(field)] = {
-          type: isDemanded ? new GraphQLNonNull(type) : type,
+          type: isNeeded ? new GraphQLNonNull(type) : type,
           description: field.description,
         };
       }
@@ -362,7 +368,7 @@ class ModelTypes {
         'id',
         'createdAt',
         'updatedAt',
-        ...model.fields.filter((field) => field.type !== 'relation').map(inputName),
+        ...model.fields.filter(({ type }) => !['relation', 'json', 'geoPoint', 'blocks'].includes(type)).map(inputName),
       ];
       return new GraphQLInputObjectType({
         name,
@@ -386,10 +392,24 @@ class ModelTypes {
   private scalar(model: ModelDefinition, field: FieldDefinition): GraphQLScalarType | GraphQLEnumType {
     switch (field.type) {
       case 'text':
+      case 'richText':
       case 'email':
+      case 'url':
+      case 'slug':
+      case 'decimal':
         return GraphQLString;
+      case 'integer':
+        return GraphQLInt;
       case 'number':
         return GraphQLFloat;
+      case 'json':
+      case 'geoPoint':
+      case 'blocks':
+        return JsonScalar;
+      case 'datetime':
+        return DateTimeScalar;
+      case 'file':
+        return GraphQLID;
       case 'boolean':
         return GraphQLBoolean;
       case 'date':
@@ -408,8 +428,23 @@ class ModelTypes {
   private fieldFilter(model: ModelDefinition, field: FieldDefinition): GraphQLInputObjectType {
     switch (field.type) {
       case 'text':
+      case 'richText':
       case 'email':
+      case 'url':
+      case 'slug':
         return this.filter('String', GraphQLString, [...ORDERED, 'contains', 'startsWith', 'endsWith', 'isNull']);
+      case 'decimal':
+        return this.filter('Decimal', GraphQLString, [...ORDERED, 'isNull']);
+      case 'integer':
+        return this.filter('Int', GraphQLInt, [...ORDERED, 'isNull']);
+      case 'datetime':
+        return this.filter('DateTimeField', DateTimeScalar, [...ORDERED, 'isNull']);
+      case 'json':
+      case 'geoPoint':
+      case 'blocks':
+        return this.filter('JSON', JsonScalar, ['isNull']);
+      case 'file':
+        return this.filter('Reference', GraphQLID, ['equals', 'not', 'in', 'notIn', 'isNull']);
       case 'number':
         return this.filter('Float', GraphQLFloat, [...ORDERED, 'isNull']);
       case 'boolean':

@@ -175,7 +175,11 @@ function orderKeys(model: ModelDefinition, orderBy: readonly OrderBy[]): OrderKe
 
 /** "Comes behind this key" with nulls last: (a is behind) or (a is equal and b is behind) or … */
 function behind(keys: readonly OrderKey[], after: readonly unknown[], parameters: Parameters): string {
-  const isOurs = after.length === keys.length && keys.every(({ type }, index) => isKeyValue(type, after[index]));
+  const isOurs =
+    after.length === keys.length &&
+    keys.every(({ type, column }, index) =>
+      after[index] === null ? !OWN_COLUMNS.includes(column) : isKeyValue(type, after[index]),
+    );
   if (!isOurs)
     throw apiError('VALIDATION_ERROR', 'This is no cursor of ours. Pass an endCursor or a cursor of an edge.');
   const places = after.map((value) => parameters.add(value));
@@ -192,15 +196,18 @@ function behind(keys: readonly OrderKey[], after: readonly unknown[], parameters
   return alternatives.map((alternative) => `(${alternative})`).join(' or ') || 'false';
 }
 
+/** Of every record, and never without a value. */
+const OWN_COLUMNS = ['"id"', '"version"', '"created_at"', '"updated_at"'];
+
 /** True for what Postgres can read as the column's type: a cursor comes back from outside and may have been forged. */
 function isKeyValue(type: Column['type'], value: unknown): boolean {
-  // Only the own columns always have a value.
-  if (value === null) return !['id', 'integer', 'datetime'].includes(type);
   switch (type) {
     case 'id':
     case 'relation':
+    case 'file':
       return isUuid(value);
     case 'number':
+    case 'decimal':
       return typeof value === 'number';
     case 'integer':
       return Number.isInteger(value) && Math.abs(value as number) < 2 ** 31;
@@ -226,7 +233,7 @@ function isStorable(value: string): boolean {
 
 interface Column {
   readonly column: string;
-  readonly type: FieldDefinition['type'] | 'id' | 'integer' | 'datetime';
+  readonly type: FieldDefinition['type'] | 'id';
 }
 
 function columnNamed(model: ModelDefinition, name: string): Column {
@@ -308,7 +315,9 @@ function comparison({ column, type }: Column, operator: string, operand: unknown
 const ARRAY_TYPES: Readonly<Partial<Record<Column['type'], string>>> = {
   id: 'uuid',
   relation: 'uuid',
+  file: 'uuid',
   number: 'double precision',
+  decimal: 'numeric',
   integer: 'int',
   date: 'date',
   datetime: 'timestamptz',
@@ -317,8 +326,11 @@ const ARRAY_TYPES: Readonly<Partial<Record<Column['type'], string>>> = {
 
 /** A value that Postgres can read as the column's type; ids are the only ones GraphQL's own types let through unchecked. */
 function checked(type: Column['type'], value: unknown): unknown {
-  if ((type === 'id' || type === 'relation') && !isUuid(value)) {
+  if ((type === 'id' || type === 'relation' || type === 'file') && !isUuid(value)) {
     throw apiError('VALIDATION_ERROR', `${JSON.stringify(value)} is no id.`);
+  }
+  if (type === 'decimal' && !/^-?\d{1,100}(\.\d{1,100})?$/.test(String(value))) {
+    throw apiError('VALIDATION_ERROR', `${JSON.stringify(value)} is no decimal number.`);
   }
   if (typeof value === 'string' && !isStorable(value)) {
     throw apiError('VALIDATION_ERROR', 'A value in where has a NUL character or half a surrogate pair.');
@@ -343,7 +355,8 @@ function record(source: Source, model: ModelDefinition, table: string, selection
     if (name.startsWith('__')) return [];
     const { column, type } = columnNamed(model, name);
     const value = `${table}."${column}"`;
-    return [`${type === 'datetime' ? utc(value) : value} as "${name}"`];
+    const read = type === 'datetime' ? utc(value) : type === 'decimal' ? `${value}::text` : value;
+    return [`${read} as "${name}"`];
   });
   // row_to_json of a sub-select, because json_build_object takes a hundred arguments at most.
   return columns.length === 0 ? `'{}'::json` : `(select row_to_json(x) from (select ${columns.join(', ')}) x)`;

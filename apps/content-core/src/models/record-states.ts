@@ -30,7 +30,7 @@ export function recordToKeep(model: ModelDefinition, id: string, version: number
 
 /** The names of the fields that tell something about a person. */
 export function personalFields(model: ModelDefinition): string[] {
-  return model.fields.filter(({ pii }) => pii === 'personal').map(inputName);
+  return model.fields.filter(({ pii }) => pii !== null).map(inputName);
 }
 
 /** The types of a model's events, each with the versions of its shape. */

@@ -1,5 +1,5 @@
 import { modelEvent, modelStream, type ModelEventKind, type NewEvent } from '@atomo-cc/events';
-import { inputName, type FieldValue, type ModelDefinition, type RecordValues } from '@atomo-cc/schema';
+import { inputName, isSameValue, type FieldValue, type ModelDefinition, type RecordValues } from '@atomo-cc/schema';
 
 /** A record as commands see it. */
 export interface RecordState {
@@ -20,7 +20,10 @@ export function decideUpdate(
   values: RecordValues,
   kind: 'updated' | 'restored' = 'updated',
 ): readonly NewEvent[] {
-  const changed = Object.entries(values).filter(([name, value]) => (state.values[name] ?? null) !== value);
+  const fields = new Map(model.fields.map((field) => [inputName(field), field]));
+  const changed = Object.entries(values).filter(
+    ([name, value]) => !isSameValue(fields.get(name) ?? { type: 'json' }, state.values[name] ?? null, value),
+  );
   return changed.length === 0 ? [] : [recordEvent(model, id, kind, Object.fromEntries(changed))];
 }
 
@@ -29,7 +32,7 @@ export function recordEvent(model: ModelDefinition, id: string, kind: ModelEvent
   const event = modelEvent(model.name, kind, values);
   let fields: string[] | undefined;
   for (const field of model.fields) {
-    if (field.pii === 'personal' && Object.hasOwn(values, inputName(field))) (fields ??= []).push(inputName(field));
+    if (field.pii !== null && Object.hasOwn(values, inputName(field))) (fields ??= []).push(inputName(field));
   }
   return fields ? { ...event, personal: { subject: modelStream(model.name, id), fields } } : event;
 }

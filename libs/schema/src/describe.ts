@@ -1,0 +1,178 @@
+import {
+  OWN_FIELDS,
+  type BlockDefinition,
+  type ComputedDefinition,
+  type Condition,
+  type FieldDefinition,
+  type Grant,
+  type ModelDefinition,
+  type ModelUi,
+  type Operation,
+  type RelationDefinition,
+  type SchemaDefinition,
+} from './model.js';
+
+/** What the caller may do with a field. */
+export interface FieldRights {
+  readonly read: boolean;
+  readonly create: boolean;
+  readonly update: boolean;
+}
+
+/** A field as a caller may know it: what it is, how it is shown, which rules its values must meet, and what the caller may do. */
+export type FieldDescription = FieldDefinition & { readonly can: FieldRights };
+
+/** A model as a caller may know it. */
+export interface ModelDescription {
+  readonly name: string;
+  readonly singular: string;
+  readonly plural: string;
+  readonly description: string | null;
+  readonly softDelete: boolean;
+  readonly ui: ModelUi | null;
+  /** Which of the fields that every record has the caller may read. */
+  readonly own: readonly string[];
+  readonly fields: readonly FieldDescription[];
+  readonly relations: readonly (RelationDefinition & { readonly can: FieldRights })[];
+  readonly computed: readonly ComputedDefinition[];
+  /** Fields that together tell records apart; `isPartial`: only among some. */
+  readonly uniques: readonly { readonly fields: readonly string[]; readonly isPartial: boolean }[];
+  readonly checks: readonly { readonly condition: Condition; readonly message: string; readonly field: string }[];
+  /** What the caller may do: with `all` records, with `some` (a rule decides which), or with none. */
+  readonly access: Readonly<Record<Operation, 'all' | 'some' | 'none'>>;
+}
+
+/** A schema as a caller may know it. */
+export interface SchemaDescription {
+  readonly version: SchemaDefinition['version'];
+  readonly role: string;
+  readonly models: readonly ModelDescription[];
+  /** The types of block that its fields may hold. */
+  readonly blocks: readonly BlockDefinition[];
+}
+
+/** What a role may do in an operation on a model; null: nothing. */
+export function grantOf(model: ModelDefinition, operation: Operation, role: string): Grant | null {
+  const grants = model.access[operation];
+  return Object.hasOwn(grants, role) ? grants[role]! : null;
+}
+
+/** Whether a grant includes a field, named as it is declared. */
+export function grantsField(grant: Grant | null, field: string): boolean {
+  return grant !== null && (grant.fields === null || grant.fields.includes(field));
+}
+
+/**
+ * The schema for who has `role`, as data for tools that draw lists and forms. It says nothing about tables, actions, or the rules of
+ * others; models and fields that the role may neither read nor write are left out, and so is every rule that names such a field.
+ */
+export function describeSchema(schema: SchemaDefinition, role: string): SchemaDescription {
+  const models = schema.models.flatMap((model) => describeModel(schema, model, role) ?? []);
+  const blocks = new Map<string, BlockDefinition>();
+  for (const model of schema.models) {
+    const visible = models.find(({ name }) => name === model.name)?.fields ?? [];
+    for (const block of reachableBlocks(model, visible)) blocks.set(block.name, block);
+  }
+  return { version: schema.version, role, models, blocks: [...blocks.values()] };
+}
+
+function describeModel(schema: SchemaDefinition, model: ModelDefinition, role: string): ModelDescription | null {
+  const grants = {
+    read: grantOf(model, 'read', role),
+    create: grantOf(model, 'create', role),
+    update: grantOf(model, 'update', role),
+    delete: grantOf(model, 'delete', role),
+  };
+  if (Object.values(grants).every((grant) => grant === null)) return null;
+  const rights = (name: string, isWritable = true): FieldRights => ({
+    read: grantsField(grants.read, name),
+    create: isWritable && grantsField(grants.create, name),
+    update: isWritable && grantsField(grants.update, name),
+  });
+  const isAny = ({ read, create, update }: FieldRights) => read || create || update;
+  const hasTarget = (target: string) =>
+    (['read', 'create', 'update', 'delete'] as const).some((operation) => {
+      const other = schema.models.find(({ name }) => name === target);
+      return other !== undefined && grantOf(other, operation, role) !== null;
+    });
+  const fields = model.fields
+    .map((field) => ({ ...field, can: rights(field.name) }))
+    .filter(({ can }) => isAny(can))
+    // A slug's scope and a default say something of other fields and values, which is meant for who may write.
+    .map((field) => (field.can.create || field.can.update ? field : { ...field, default: null, slug: null }));
+  const relations = model.relations
+    .map((relation) => ({ ...relation, can: rights(relation.name, relation.input !== null) }))
+    .filter(({ can, target }) => isAny(can) && hasTarget(target));
+  const computed = model.computed.filter(({ name }) => grantsField(grants.read, name));
+  const known = new Set([...fields, ...relations, ...computed].map(({ name }) => name));
+  const isKnown = (names: readonly string[]) => names.every((name) => known.has(name));
+  const access = Object.fromEntries(
+    Object.entries(grants).map(([operation, grant]) => [
+      operation,
+      grant === null ? 'none' : grant.where === null ? 'all' : 'some',
+    ]),
+  ) as ModelDescription['access'];
+  const { name, singular, plural, description, softDelete, ui } = model;
+  const own = OWN_FIELDS.filter((field) => grantsField(grants.read, field));
+  return {
+    name,
+    singular,
+    plural,
+    description,
+    softDelete,
+    ui: ui && describeUi(ui, new Set([...known, ...own])),
+    own,
+    fields,
+    relations,
+    // How it is made may name what is hidden.
+    computed: computed.map((field) =>
+      isKnown(field.expression.parts.flatMap((part) => ('field' in part ? [part.field] : [])))
+        ? field
+        : { ...field, expression: { op: field.expression.op, parts: [] } },
+    ),
+    uniques: model.uniques
+      .filter((unique) => isKnown([...unique.fields, ...(unique.where ? fieldsOf(unique.where) : [])]))
+      .map((unique) => ({ fields: unique.fields, isPartial: unique.where !== null })),
+    checks: model.checks.filter(({ condition }) => isKnown(fieldsOf(condition))),
+    access,
+  };
+}
+
+function describeUi({ title, list, ...words }: ModelUi, known: ReadonlySet<string>): ModelUi {
+  return {
+    ...words,
+    ...(title !== undefined && known.has(title) ? { title } : {}),
+    ...(list ? { list: list.filter((name) => known.has(name)) } : {}),
+  };
+}
+
+/** The fields that a condition names. */
+function fieldsOf(condition: Condition): string[] {
+  switch (condition.op) {
+    case 'and':
+    case 'or':
+      return condition.of.flatMap(fieldsOf);
+    case 'not':
+      return fieldsOf(condition.of);
+    case 'in':
+    case 'notIn':
+    case 'isNull':
+      return [condition.field];
+    default:
+      return [condition.field, ...('field' in condition.operand ? [condition.operand.field] : [])];
+  }
+}
+
+function reachableBlocks(model: ModelDefinition, fields: readonly FieldDefinition[]): BlockDefinition[] {
+  const found = new Set<BlockDefinition>();
+  const visit = (field: FieldDefinition): void => {
+    for (const name of field.blocks ?? []) {
+      const block = model.blocks.find((candidate) => candidate.name === name);
+      if (!block || found.has(block)) continue;
+      found.add(block);
+      block.fields.forEach(visit);
+    }
+  };
+  fields.forEach(visit);
+  return [...found];
+}
