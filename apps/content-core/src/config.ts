@@ -82,9 +82,14 @@ export function contentCoreConfig(environment?: Readonly<Record<string, string |
   };
 }
 
-/** The settings of a replay: fewer than the service's, since it answers nobody. @throws CodedError CONFIG_INVALID */
+/** The settings of who makes the tables. @throws CodedError CONFIG_INVALID */
+export function tablesConfig(environment?: Readonly<Record<string, string | undefined>>) {
+  const { DATABASE_URL, ATOMO_SERVICE } = variables;
+  return loadConfig({ DATABASE_URL, ATOMO_SERVICE }, environment);
+}
+
+/** What a replay needs besides: fewer than the service, since it answers nobody. @throws CodedError CONFIG_INVALID */
 export function replayConfig(environment?: Readonly<Record<string, string | undefined>>) {
-  const { DATABASE_URL, ATOMO_SERVICE, ATOMO_MODE, ENCRYPTION_KEY } = variables;
-  const config = loadConfig({ DATABASE_URL, ATOMO_SERVICE, ATOMO_MODE, ENCRYPTION_KEY }, environment);
-  return { ...config, ENCRYPTION_KEY: encryptionKeyOf(config) };
+  const { ATOMO_MODE, ENCRYPTION_KEY } = variables;
+  return { ENCRYPTION_KEY: encryptionKeyOf(loadConfig({ ATOMO_MODE, ENCRYPTION_KEY }, environment)) };
 }

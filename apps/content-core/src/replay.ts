@@ -1,11 +1,13 @@
 // The process behind `npm run events -- replay`: makes everything anew that is derived from the log, says how far it is, and
-// ends. A process of its own because it needs the schema, and nothing imports an app.
+// ends. A process of its own because it needs the schema, and nothing imports an app. With --tables-only it makes the tables of an
+// empty database and leaves it at that; with --again it empties what is derived first.
 import { inspect } from 'node:util';
 import { isCodedError } from '@atomo-cc/kernel';
 import { ATOMO_EVENTS } from '@atomo-cc/events';
 import { EventCodec, replayLog, SubjectKeys } from '@atomo-cc/event-store';
 import { migrate, openSystemDatabase } from '@atomo-cc/platform/postgres';
-import { replayConfig } from './config.js';
+import type { SchemaDefinition } from '@atomo-cc/schema';
+import { replayConfig, tablesConfig } from './config.js';
 import { contentCoreMigrations } from './migrations.js';
 import { createModelTables, loadSchema, projectionsOf } from './models/index.js';
 
@@ -15,29 +17,37 @@ const LINE_EVERY_MS = 2_000;
 const POOL_SIZE = 8;
 
 try {
-  const config = replayConfig();
-  const schema = await loadSchema(config.ATOMO_SERVICE);
-  await migrate(config.DATABASE_URL, contentCoreMigrations);
-  await createModelTables(config.DATABASE_URL, schema);
-  const database = await openSystemDatabase({ url: config.DATABASE_URL, service: 'atomo replay', poolSize: POOL_SIZE });
-  const keys = new SubjectKeys(config.ENCRYPTION_KEY);
-  await database.transaction((tx) => keys.check(tx));
-  const codec = new EventCodec(keys, ATOMO_EVENTS);
-  const from = performance.now();
-  const totals = await replayLog({
-    databaseUrl: config.DATABASE_URL,
-    database,
-    projections: projectionsOf(schema, codec),
-    decode: (tx, events) => codec.decode(tx, events),
-    isAgain: process.argv.includes('--again'),
-    onProgress: progressLines(),
-  }).finally(() => database.close());
-  const seconds = (performance.now() - from) / 1000;
-  const said = Object.entries(totals).map(([step, events]) => `${step} ${events}`);
-  say(`Replayed in ${seconds.toFixed(1)} s, events by step: ${said.join(', ')}.`);
+  const { DATABASE_URL, ATOMO_SERVICE } = tablesConfig();
+  const schema = await loadSchema(ATOMO_SERVICE);
+  await migrate(DATABASE_URL, contentCoreMigrations);
+  await createModelTables(DATABASE_URL, schema);
+  if (!process.argv.includes('--tables-only')) await replay(DATABASE_URL, schema);
 } catch (error) {
   process.stderr.write(`${isCodedError(error) ? error.message : inspect(error)}\n`);
   process.exitCode = 1;
+}
+
+async function replay(databaseUrl: string, schema: SchemaDefinition): Promise<void> {
+  const keys = new SubjectKeys(replayConfig().ENCRYPTION_KEY);
+  const codec = new EventCodec(keys, ATOMO_EVENTS);
+  const database = await openSystemDatabase({ url: databaseUrl, service: 'atomo replay', poolSize: POOL_SIZE });
+  const from = performance.now();
+  try {
+    await database.transaction((tx) => keys.check(tx));
+    const totals = await replayLog({
+      databaseUrl,
+      database,
+      projections: projectionsOf(schema, codec),
+      decode: (tx, events) => codec.decode(tx, events),
+      isAgain: process.argv.includes('--again'),
+      onProgress: progressLines(),
+    });
+    const seconds = (performance.now() - from) / 1000;
+    const said = Object.entries(totals).map(([step, events]) => `${step} ${events}`);
+    say(`Replayed in ${seconds.toFixed(1)} s, events by step: ${said.join(', ')}.`);
+  } finally {
+    await database.close();
+  }
 }
 
 function say(line: string): void {

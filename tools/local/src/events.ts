@@ -48,7 +48,7 @@ await runCommand(async () => {
   if (foreign) throw new Refusal(`--${foreign} is nothing for ${action}; see npm run events -- --help.`);
   const tenant = tenantOf(values.tenant);
   const url = databaseUrl(config);
-  if (action === 'replay') return replay(config, url, values.again === true);
+  if (action === 'replay') return contentCore(config, url, ...(values.again ? ['--again'] : []));
   if (action === 'import')
     return importFile(config, url, target!, values.unsealed === true).catch((error: unknown) => {
       throw toldAs(error);
@@ -143,7 +143,9 @@ async function exportFile(
   return 0;
 }
 
+/** Into a database that may be empty altogether. */
 async function importFile(config: LocalConfig, url: string, target: string, isUnsealed: boolean): Promise<number> {
+  if ((await contentCore(config, url, '--tables-only')) !== 0) return 1;
   const from = performance.now();
   const file = path.resolve(config.cwd, target);
   const key = isUnsealed ? null : secretKey(config);
@@ -166,9 +168,9 @@ async function importFile(config: LocalConfig, url: string, target: string, isUn
 }
 
 /** Runs content-core's replay, which knows the models; it speaks for itself. */
-async function replay(config: LocalConfig, url: string, isAgain: boolean): Promise<number> {
+async function contentCore(config: LocalConfig, url: string, ...options: string[]): Promise<number> {
   const program = path.join(config.root, 'apps', 'content-core', 'dist', 'replay.js');
-  const child = spawn(process.execPath, [program, ...(isAgain ? ['--again'] : [])], {
+  const child = spawn(process.execPath, [program, ...options], {
     env: {
       ...config.environment,
       DATABASE_URL: url,

@@ -122,9 +122,9 @@ const spansSent = () => sent.flatMap(({ body }) => body.resourceSpans.flatMap((e
 
 it('spans reach the collector as OTLP, with the name of the service, at the latest when it stops', async () => {
   const service = await aService(`${await aCollector()}/`);
-  const headers = { traceparent: PARENT, 'user-agent': 'ada', 'x-api-key': 'ada' };
-  expect((await fetch(`${service.url}/things/ada?key=ada`, { headers })).status).toBe(200);
-  await fetch(`${service.url}/nowhere/ada`);
+  const headers = { traceparent: PARENT, 'user-agent': 'lovelace', 'x-api-key': 'lovelace' };
+  expect((await fetch(`${service.url}/things/lovelace?key=lovelace`, { headers })).status).toBe(200);
+  await fetch(`${service.url}/nowhere/lovelace`);
   await fetch(`${service.url}/health/live`);
   expect(await service.stop()).toBe(0);
   expect(sent[0]).toMatchObject({
@@ -146,7 +146,7 @@ it('spans reach the collector as OTLP, with the name of the service, at the late
   expect(nowhere).toMatchObject({ name: 'GET none' });
   const [line] = service.lines().filter(({ msg }) => msg === 'answered');
   expect(line).toMatchObject({ traceId: TRACE, spanId: expect.not.stringContaining('b7ad6b7169203331') });
-  expect(JSON.stringify(sent.map(({ body }) => body))).not.toMatch(/ada|127\.0\.0\.1/);
+  expect(JSON.stringify(sent.map(({ body }) => body))).not.toMatch(/lovelace|127\.0\.0\.1/);
 });
 
 it.each([
