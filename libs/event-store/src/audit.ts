@@ -184,12 +184,30 @@ const PAGE_OF: Readonly<Record<Kind, string>> = {
     `select a.* from (select position from event_log where tenant_id = $1 and type = g.action and ${WITHIN} order by position desc limit $11) e
      cross join lateral (${ROW} and a.position = e.position) a order by e.position desc`,
   ),
-  // Within a stream positions grow with versions. A page that goes on begins at the version of the row it follows.
+  // Within a stream positions grow with versions, and no index has both: the versions that the positions leave are found by
+  // halves. Otherwise a page at the other end of a long stream would go through all of it.
   stream: pageStatement(
-    ALL_ACTIONS,
+    `halves as (
+       select at, 0 as low,
+              coalesce((select stream_version from event_log where tenant_id = $1 and stream = $7 order by stream_version desc limit 1), 0) + 1 as high
+       from unnest(array[$2::bigint + 1, $3::bigint]) as at
+       union all
+       select h.at, case when e.position < h.at then e.stream_version else h.low end,
+              case when e.position < h.at then h.high else (h.low + h.high) / 2 end
+       from halves h
+       left join lateral (
+         select position, stream_version from event_log
+         where tenant_id = $1 and stream = $7 and stream_version >= (h.low + h.high) / 2 and stream_version < h.high
+         order by stream_version limit 1) e on true
+       where h.high - h.low > 1
+     ),
+     versions as (
+       select coalesce(max(low) filter (where at = $2::bigint + 1), 0) as above, coalesce(max(low) filter (where at = $3::bigint), 0) as upto from halves
+     ),
+     ${ALL_ACTIONS}`,
     `select a.* from (
        select position, stream_version from event_log where tenant_id = $1 and stream = $7 and ${WITHIN}
-         and stream_version <= coalesce((select stream_version from event_log where tenant_id = $1 and stream = $7 and position = $3), 2147483647)
+         and stream_version > (select above from versions) and stream_version <= (select upto from versions)
        order by stream_version desc limit $11) e
      cross join lateral (${ROW} and a.position = e.position) a order by e.stream_version desc`,
   ),

@@ -76,6 +76,7 @@ function counting(tx: Tx): { tx: Tx; statements: () => number } {
   let count = 0;
   const counted = Object.create(tx) as Tx;
   counted.query = (...args) => ((count += 1), tx.query(...args)) as never;
+  counted.prepared = (...args) => ((count += 1), tx.prepared(...args)) as never;
   counted.execute = (...args) => ((count += 1), tx.execute(...args));
   return { tx: counted, statements: () => count };
 }
@@ -154,13 +155,37 @@ describe('what is stored', () => {
     await database.app.transaction(A, async (inner) => {
       const { tx, statements } = counting(inner);
       const appends = streams.map((stream) => entry(stream, created({ name: stream, stage: 'x' }, stream, ['name'])));
-      const encoded = await codec.encode(tx, A, appends);
+      const encoded = await codec.encode(
+        tx,
+        A,
+        appends.map((each) => ({ ...each, expected: 'none' as const })),
+      );
       expect(statements()).toBe(1);
       const result = await append(inner, A, encoded);
       const events = await codec.decode(tx, result.ok ? result.events : []);
       expect(statements()).toBe(2);
       expect(events.map(({ data }) => data)).toEqual(streams.map((name) => ({ name, stage: 'x' })));
+      await codec.encode(tx, A, appends);
+      expect(statements()).toBe(3);
     });
+  });
+
+  it('is sealed under the key that is there, also where a stream is begun whose subject has one', async () => {
+    const [known, erased, fresh] = [newStream(), newStream(), newStream()];
+    const find = (subject: string) => database.app.transaction(A, (tx) => keys.current(tx, A, [subject]));
+    const before = (await find(known)).get(known)!;
+    await find(erased);
+    await erase(erased);
+    const begin = [known, erased, fresh].map((stream) => ({
+      ...entry(stream, created({ name: stream }, stream, ['name'])),
+      expected: 0,
+    }));
+    await write(begin);
+    for (const stream of [known, erased, fresh]) expect(await dataOf(stream)).toEqual([{ name: stream }]);
+    expect((await find(known)).get(known)!.key.equals(before.key)).toBe(true);
+    expect([await keyRows(known), await keyRows(erased), await keyRows(fresh)].map((rows) => rows.length)).toEqual([
+      1, 2, 1,
+    ]);
   });
 
   it('may not have a field of the store', async () => {

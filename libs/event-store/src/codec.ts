@@ -50,21 +50,25 @@ export class EventCodec {
   ) {}
 
   /**
-   * The appends as they are stored; no event of them has `personal` any more. One statement for the keys of all subjects, and
-   * none where nothing is personal. Call it right before `append`, in its transaction.
+   * The appends as they are stored; no event of them has `personal` any more. One statement for the keys of all subjects, two
+   * where some are new and some are not, and none where nothing is personal. Call it right before `append`, in its transaction.
    * @throws CodedError ENCRYPTION_KEY_WRONG, SEALED_DATA_BROKEN
    * @throws TypeError for data that has a field of the store's own
    */
   async encode(tx: Tx, tenant: TenantId, appends: readonly StreamAppend[]): Promise<readonly StreamAppend[]> {
     const subjects = new Set<string>();
-    for (const { events } of appends) {
+    // Who begins a stream brings its subject into the log: there is hardly a key of it yet.
+    const fresh = new Set<string>();
+    for (const { stream, expected, events } of appends) {
       for (const { data, personal } of events) {
         if (SEALED in data) throw new TypeError(`${SEALED} belongs to the store`);
-        if (personal?.fields.length) subjects.add(personal.subject);
+        if (!personal?.fields.length) continue;
+        subjects.add(personal.subject);
+        if (personal.subject === stream && (expected === 'none' || expected === 0)) fresh.add(stream);
       }
     }
     if (subjects.size === 0) return appends;
-    const keys = await this.keys.current(tx, tenant, subjects);
+    const keys = await this.keys.current(tx, tenant, subjects, fresh);
     return appends.map((entry) => {
       const events = entry.events.map((event): NewEvent => {
         const { type, schemaVersion, data, personal } = event;
@@ -134,10 +138,8 @@ function sealFields(place: Place, data: Data, personal: PersonalFields, { genera
   const content = JSON.stringify(Object.fromEntries(fields.map((name) => [name, data[name]])));
   const box = seal(key, contextOf(place, subject, generation), content).toString('base64');
   const sealed: SealedFields = { subject, key: generation, fields, box };
-  const isSealed = new Set(fields);
-  const stored = Object.fromEntries(Object.entries(data).filter(([name]) => !isSealed.has(name)));
-  stored[SEALED] = sealed;
-  return stored;
+  const plain = Object.entries(data).filter(([name]) => !fields.includes(name));
+  return Object.fromEntries([...plain, [SEALED, sealed]]);
 }
 
 function openFields(place: Place, stored: Data, keys: Keys): Data {

@@ -9,7 +9,7 @@ import {
   type KeyObject,
 } from 'node:crypto';
 import { CodedError, type TenantId } from '@atomo-cc/kernel';
-import type { Tx } from '@atomo-cc/platform/postgres';
+import { byteaArray, intArray, textArray, type Tx } from '@atomo-cc/platform/postgres';
 
 /** Why something that is kept sealed cannot be opened. */
 export const SEALED_DATA_ERRORS = {
@@ -21,11 +21,13 @@ export const SEALED_DATA_ERRORS = {
 
 /** Of AES-256-GCM, in bytes: the lengths of NIST SP 800-38D §5.2, with the full tag. */
 const [KEY_BYTES, NONCE_BYTES, TAG_BYTES] = [32, 12, 16] as const;
+const CIPHER = 'aes-256-gcm';
+const TAG = { authTagLength: TAG_BYTES } as const;
 /** The first byte of whatever is sealed: a version of the form, so that another cipher can follow one day. */
 const BOX_FORM = 1;
 /**
- * Statements to find or make the keys of a batch. One does it, a second is needed where another process makes a key at the
- * same time or a subject was erased; more only when both come together, again and again.
+ * Rounds of finding and making the keys of a batch. One does it, a second is needed where another process makes a key at the
+ * same time; more only when erasures come between, again and again.
  */
 const MAX_ROUNDS = 5;
 
@@ -52,25 +54,31 @@ function nextNonce(): Buffer {
  */
 export function seal(key: KeyObject, context: readonly unknown[], content: string | Buffer): Buffer {
   const nonce = nextNonce();
-  const cipher = createCipheriv('aes-256-gcm', key, nonce, { authTagLength: TAG_BYTES });
+  const cipher = createCipheriv(CIPHER, key, nonce, TAG);
   cipher.setAAD(Buffer.from(JSON.stringify(context)));
   const sealed = typeof content === 'string' ? cipher.update(content, 'utf8') : cipher.update(content);
   cipher.final();
-  return Buffer.concat([FORM, nonce, sealed, cipher.getAuthTag()]);
+  const box = Buffer.allocUnsafe(1 + NONCE_BYTES + sealed.length + TAG_BYTES);
+  box[0] = BOX_FORM;
+  box.set(nonce, 1);
+  box.set(sealed, 1 + NONCE_BYTES);
+  box.set(cipher.getAuthTag(), box.length - TAG_BYTES);
+  return box;
 }
-
-const FORM = Buffer.of(BOX_FORM);
 
 /** What was sealed; null when the box was changed, or belongs to another key or context. */
 export function open(key: KeyObject, context: readonly unknown[], box: Buffer): Buffer | null {
   if (box[0] !== BOX_FORM || box.length < 1 + NONCE_BYTES + TAG_BYTES) return null;
   const nonce = box.subarray(1, 1 + NONCE_BYTES);
   // The length must be said: without it a tag of four bytes would do, and four bytes can be guessed.
-  const decipher = createDecipheriv('aes-256-gcm', key, nonce, { authTagLength: TAG_BYTES });
+  const decipher = createDecipheriv(CIPHER, key, nonce, TAG);
   decipher.setAAD(Buffer.from(JSON.stringify(context)));
   decipher.setAuthTag(box.subarray(-TAG_BYTES));
+  const content = decipher.update(box.subarray(1 + NONCE_BYTES, -TAG_BYTES));
   try {
-    return Buffer.concat([decipher.update(box.subarray(1 + NONCE_BYTES, -TAG_BYTES)), decipher.final()]);
+    // It adds nothing, as GCM has no padding, and throws where the tag is another.
+    decipher.final();
+    return content;
   } catch {
     return null;
   }
@@ -97,6 +105,35 @@ interface KeyRow {
   readonly wrapped_by: string;
 }
 
+/** A key that is to be made. */
+type MissingKey = Pick<SubjectKeyName, 'subject' | 'generation'>;
+
+const NO_SUBJECTS: ReadonlySet<string> = new Set();
+
+// Each subject by the primary key, one step down it: a join would be planned by guesses about the arrays.
+const FIND_LATEST = `
+  select n::int, k.generation, k.wrapped, k.wrapped_by
+  from unnest($2::text[]) with ordinality as w (subject, n)
+  cross join lateral (
+    select generation, wrapped, wrapped_by from subject_keys s
+    where s.tenant_id = $1 and s.subject = w.subject order by s.generation desc limit 1) k`;
+
+const FIND = `
+  select n::int, k.wrapped, k.wrapped_by
+  from unnest($1::text[]::uuid[], $2::text[], $3::int[]) with ordinality as w (tenant_id, subject, generation, n)
+  cross join lateral (
+    select wrapped, wrapped_by from subject_keys s
+    where s.tenant_id = w.tenant_id and s.subject = w.subject and s.generation = w.generation limit 1) k`;
+
+const MAKE = `
+  with made as (
+    insert into subject_keys (tenant_id, subject, generation, wrapped, wrapped_by)
+    select $1, subject, generation, wrapped, $5
+    from unnest($2::text[], $3::int[], $4::bytea[]) with ordinality as w (subject, generation, wrapped, n)
+    order by n on conflict do nothing returning 1
+  )
+  select count(*)::int as made from made`;
+
 /**
  * The keys of subjects: random, 256 bits, one for each subject and generation, kept wrapped under a key-encryption key that
  * is derived from ENCRYPTION_KEY and never reaches the database. None is kept in memory beyond a call, so that a
@@ -114,53 +151,70 @@ export class SubjectKeys {
   }
 
   /**
-   * The keys for new data of these subjects, made where there is none, in one statement. Of two processes that make a key at
-   * the same time, the one that comes second waits for the other and uses its key. An erasure that commits between this
-   * and the caller's commit erases what the caller writes as well.
+   * The keys for new data of these subjects, made where there is none: one statement where all have one, or all are said to be
+   * new; two otherwise. Of two processes that make a key at the same time, the one that comes second waits for the other and
+   * uses its key. An erasure that commits between this and the caller's commit erases what the caller writes as well.
+   * @param fresh those that probably have no key: they are not looked for but made, and found only if they were there after all
    * @throws CodedError ENCRYPTION_KEY_WRONG, SEALED_DATA_BROKEN
    */
-  async current(tx: Tx, tenant: TenantId, subjects: Iterable<string>): Promise<Map<string, SubjectKey>> {
+  async current(
+    tx: Tx,
+    tenant: TenantId,
+    subjects: Iterable<string>,
+    fresh: ReadonlySet<string> = NO_SUBJECTS,
+  ): Promise<Map<string, SubjectKey>> {
     const found = new Map<string, SubjectKey>();
-    // In the order of their names, so that two batches wait for each other instead of deadlocking.
-    let wanted = [...new Set(subjects)].sort().map((subject) => ({ subject, generation: 1 }));
-    for (let round = 1; wanted.length > 0; round += 1) {
+    const all = [...new Set(subjects)];
+    const missing = all.filter((subject) => fresh.has(subject)).map((subject) => ({ subject, generation: 1 }));
+    let unknown = missing.length === 0 ? all : all.filter((subject) => !fresh.has(subject));
+    for (let round = 1; unknown.length > 0 || missing.length > 0; round += 1) {
       if (round > MAX_ROUNDS) throw new Error('keys of subjects come and go faster than they can be found');
-      const fresh = randomBytes(KEY_BYTES * wanted.length);
-      const made = wanted.map(({ subject, generation }, index) => {
-        const key = fresh.subarray(KEY_BYTES * index, KEY_BYTES * (index + 1));
-        const wrapped = seal(this.#kek, contextOf({ tenant, subject, generation }), key);
-        return { subject, generation, key, wrapped };
-      });
-      const rows = await tx.query<KeyRow & { is_made: boolean; n: number }>(
-        `with latest as (
-           select w.*, k.generation as known, k.wrapped as held, k.wrapped_by as held_by
-           from unnest($2::text[], $3::int[], $4::bytea[]) with ordinality as w (subject, generation, wrapped, n)
-           left join lateral (
-             select generation, wrapped, wrapped_by from subject_keys s
-             where s.tenant_id = $1 and s.subject = w.subject order by s.generation desc limit 1) as k on true
-         ), made as (
-           insert into subject_keys (tenant_id, subject, generation, wrapped, wrapped_by)
-           select $1, subject, generation, wrapped, $5 from latest
-           where held is null and coalesce(known, 0) = generation - 1 order by n
-           on conflict do nothing returning subject
-         )
-         select n::int, subject, coalesce(known, 0) as generation, held as wrapped, held_by as wrapped_by,
-                m.subject is not null as is_made
-         from latest left join made m using (subject)`,
-        [tenant, made.map((m) => m.subject), made.map((m) => m.generation), made.map((m) => m.wrapped), this.id],
-      );
-      wanted = [];
-      for (const { n, subject, generation, wrapped, wrapped_by, is_made } of rows) {
-        const own = made[n - 1]!;
-        if (is_made) found.set(subject, { generation: own.generation, key: createSecretKey(own.key) });
-        else if (wrapped) {
-          const key = this.#unwrap({ tenant, subject, generation }, wrapped, wrapped_by);
-          found.set(subject, { generation, key });
-        } else wanted.push({ subject, generation: generation + 1 });
-      }
-      wanted.sort((a, b) => (a.subject < b.subject ? -1 : 1));
+      if (unknown.length > 0) missing.push(...(await this.#findLatest(tx, tenant, unknown, found)));
+      unknown =
+        missing.length > 0 && !(await this.#make(tx, tenant, missing, found)) ? missing.map((m) => m.subject) : [];
+      missing.length = 0;
     }
     return found;
+  }
+
+  /** Finds the newest keys of subjects, and answers which are still to be made. */
+  async #findLatest(
+    tx: Tx,
+    tenant: TenantId,
+    subjects: readonly string[],
+    found: Map<string, SubjectKey>,
+  ): Promise<MissingKey[]> {
+    const rows = await tx.prepared<Omit<KeyRow, 'subject'> & { n: number }>(FIND_LATEST, [tenant, textArray(subjects)]);
+    const missing = new Map(subjects.map((subject) => [subject, 1]));
+    for (const { n, generation, wrapped, wrapped_by } of rows) {
+      const subject = subjects[n - 1]!;
+      if (wrapped) {
+        found.set(subject, { generation, key: this.#unwrap({ tenant, subject, generation }, wrapped, wrapped_by) });
+        missing.delete(subject);
+      } else missing.set(subject, generation + 1);
+    }
+    return [...missing].map(([subject, generation]) => ({ subject, generation }));
+  }
+
+  /** Makes keys. False when some are there by now, so that all have to be looked for: then `found` has none of them. */
+  async #make(tx: Tx, tenant: TenantId, missing: MissingKey[], found: Map<string, SubjectKey>): Promise<boolean> {
+    // In the order of their names, so that two batches wait for each other instead of deadlocking.
+    missing.sort((a, b) => (a.subject < b.subject ? -1 : 1));
+    const bytes = randomBytes(KEY_BYTES * missing.length);
+    const keys = missing.map((_, index) => bytes.subarray(KEY_BYTES * index, KEY_BYTES * (index + 1)));
+    const wrapped = missing.map((name, index) => seal(this.#kek, contextOf({ tenant, ...name }), keys[index]!));
+    const [row] = await tx.prepared<{ made: number }>(MAKE, [
+      tenant,
+      textArray(missing.map(({ subject }) => subject)),
+      intArray(missing.map(({ generation }) => generation)),
+      byteaArray(wrapped),
+      this.id,
+    ]);
+    if (row!.made < missing.length) return false;
+    for (const [index, { subject, generation }] of missing.entries()) {
+      found.set(subject, { generation, key: createSecretKey(keys[index]!) });
+    }
+    return true;
   }
 
   /**
@@ -173,12 +227,11 @@ export class SubjectKeys {
     const found = new Map<Name, KeyObject | null>();
     if (names.size === 0) return found;
     const all = [...names];
-    const rows = await tx.query<Omit<KeyRow, 'subject' | 'generation'> & { n: number }>(
-      `select n::int, wrapped, wrapped_by
-       from unnest($1::uuid[], $2::text[], $3::int[]) with ordinality as w (tenant_id, subject, generation, n)
-       join subject_keys using (tenant_id, subject, generation)`,
-      [all.map(([, { tenant }]) => tenant), all.map(([, k]) => k.subject), all.map(([, k]) => k.generation)],
-    );
+    const rows = await tx.prepared<Omit<KeyRow, 'subject' | 'generation'> & { n: number }>(FIND, [
+      textArray(all.map(([, { tenant }]) => tenant)),
+      textArray(all.map(([, { subject }]) => subject)),
+      intArray(all.map(([, { generation }]) => generation)),
+    ]);
     for (const { n, wrapped, wrapped_by } of rows) {
       const [name, of] = all[n - 1]!;
       found.set(name, wrapped && this.#unwrap(of, wrapped, wrapped_by));

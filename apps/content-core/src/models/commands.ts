@@ -25,27 +25,17 @@ import {
   inputName,
   modelNamed,
   validateInput,
-  type FieldDefinition,
   type FieldValue,
   type InputFault,
   type ModelDefinition,
   type RecordValues,
   type SchemaDefinition,
 } from '@atomo-cc/schema';
-import {
-  booleanArray,
-  doubleArray,
-  intArray,
-  jsonArray,
-  sqlState,
-  textArray,
-  type AppDatabase,
-  type Tx,
-} from '@atomo-cc/platform/postgres';
+import { intArray, sqlState, textArray, type AppDatabase, type Tx } from '@atomo-cc/platform/postgres';
 import { currentTraceparent, withoutSpan, withSpan } from '@atomo-cc/platform/telemetry';
 import type { ApiContext } from '../api/index.js';
 import { CommandSpans } from './command-spans.js';
-import { COLUMN_TYPES } from './model-tables.js';
+import { ARRAY_TYPES, COLUMN_TYPES, columnArray } from './model-tables.js';
 import { recordToKeep } from './record-states.js';
 import { decideCreate, decideUpdate, evolve, type RecordState } from './record.js';
 
@@ -501,33 +491,6 @@ function sendRows(tx: Tx, tenant: TenantId, records: ReadonlyMap<string, Working
   }
 }
 
-/** A column's values as a parameter; what has no binary form of its own is written as text and cast. */
-function columnArray(field: FieldDefinition, values: readonly FieldValue[]): Buffer {
-  switch (field.type) {
-    case 'number':
-      return doubleArray(values as (number | null)[]);
-    case 'integer':
-      return intArray(values as (number | null)[]);
-    case 'boolean':
-      return booleanArray(values as (boolean | null)[]);
-    case 'json':
-    case 'geoPoint':
-    case 'blocks':
-      return jsonArray(values.map((value) => (value === null ? null : JSON.stringify(value))));
-    default:
-      return textArray(values as (string | null)[]);
-  }
-}
-
-const PARAMETER_TYPES: Readonly<Partial<Record<FieldDefinition['type'], string>>> = {
-  number: 'double precision[]',
-  integer: 'int[]',
-  boolean: 'boolean[]',
-  json: 'jsonb[]',
-  geoPoint: 'jsonb[]',
-  blocks: 'jsonb[]',
-};
-
 interface ModelStatements {
   readonly lockRecords: string;
   readonly lockReferences: string;
@@ -545,7 +508,7 @@ function statementsOf(model: ModelDefinition): ModelStatements {
 
 function makeStatements(model: ModelDefinition): ModelStatements {
   const columns = model.fields.map((field) => `"${columnOf(field)}"`);
-  const arrays = model.fields.map(({ type }, n) => `$${n + 5}::${PARAMETER_TYPES[type] ?? 'text[]'}`);
+  const arrays = model.fields.map(({ type }, n) => `$${n + 5}::${ARRAY_TYPES[type] ?? 'text[]'}`);
   const cast = model.fields.map((field, n) => `r.${columns[n]}::${COLUMN_TYPES[field.type]}`);
   // JSON's numbers have fewer digits than a decimal may have.
   const exact = model.fields.filter(({ type }) => type === 'decimal').map(columnOf);

@@ -229,6 +229,19 @@ test('long texts beside a field that changes often are written in parts', async 
   expect(found).toEqual({ rows: 121, shortest: 200_000, prices: (119 * 120) / 2 });
 });
 
+test('a value from when its field had another type is read as the type of today, or refused', async () => {
+  const id = uuidv7();
+  await apply(
+    await log([{ id, version: 1, at: START, data: { title: 7, order: true, price: '12.5', inStock: 'yes' } }]),
+  );
+  const values = await database.asOwner(`select title, "order", price, in_stock from history_item`);
+  expect(values).toEqual([{ title: '7', order: 'true', price: 12.5, in_stock: true }]);
+  const [refused] = (await log([{ id: uuidv7(), version: 1, at: START, data: { title: 'a', price: 'much' } }])).slice(
+    -1,
+  );
+  await expect(apply([refused!])).rejects.toMatchObject({ code: '22P02' });
+});
+
 test('tenants keep apart, also where ids are the same', async () => {
   const id = uuidv7();
   const both = [

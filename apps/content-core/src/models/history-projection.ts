@@ -2,17 +2,18 @@ import type { TenantId } from '@atomo-cc/kernel';
 import { modelStream, type RecordedEvent } from '@atomo-cc/events';
 import { readStream, type EventOpener, type Projection } from '@atomo-cc/event-store';
 import { columnOf, inputName, type FieldValue, type ModelDefinition, type SchemaDefinition } from '@atomo-cc/schema';
-import type { Tx } from '@atomo-cc/platform/postgres';
+import { booleanArray, intArray, textArray, timestampArray, type Tx } from '@atomo-cc/platform/postgres';
 import { createHistoryTable, historyTable } from './model-tables.js';
 import {
+  arrayPlaces,
+  columnArrays,
   kindOf,
   maskedColumns,
-  maskedValues,
+  maskOf,
   modelEventTypes,
   namedColumns,
   personalFields,
   recordIdOf,
-  typedColumns,
   type RecordFacts,
 } from './record-states.js';
 
@@ -39,6 +40,9 @@ const REBUILD_PAGE = 500;
  * @param codec of the log, for the records whose history is written anew
  */
 export function historyProjection(schema: SchemaDefinition, codec?: EventOpener): Projection {
+  const models = new Map(
+    schema.models.flatMap((model) => Object.keys(modelEventTypes(model)).map((type) => [type, model] as const)),
+  );
   return {
     name: HISTORY,
     version: 1,
@@ -50,9 +54,9 @@ export function historyProjection(schema: SchemaDefinition, codec?: EventOpener)
       create: (tx, physicalName) => createHistoryTable(tx, model, physicalName),
     })),
     async apply(batch, tx, target) {
-      for (const model of schema.models) {
-        const own = modelEventTypes(model);
-        const events = batch.filter(({ type }) => Object.hasOwn(own, type));
+      const ofModels = new Map<ModelDefinition, RecordedEvent[]>(schema.models.map((model) => [model, []]));
+      for (const event of batch) ofModels.get(models.get(event.type)!)?.push(event);
+      for (const [model, events] of ofModels) {
         if (events.length === 0) continue;
         const writer = new HistoryWriter(tx, model, target.table(historyTable(model)), codec);
         await writer.apply(events);
@@ -80,19 +84,19 @@ export async function eraseFromHistory(
   await tx.execute(`update ${table} set ${set} where tenant_id = $1 and id = $2`, [tenant, id]);
 }
 
-/** A row that is to be inserted; the values stand beside these names. */
+/** A row that is to be inserted. */
 interface HistoryRow {
   readonly tenant: TenantId;
   readonly id: string;
   readonly version: number;
-  readonly f: Date;
-  t: Date | 'infinity';
+  readonly from: Date;
+  to: Date | 'infinity';
   readonly at: Date;
   readonly created: Date | null;
   /** The row that is the newest in the table: what this one takes over from, and whether it is the one that closes it. */
-  readonly bf: Date | null;
-  readonly bv: number | null;
+  readonly base: { readonly version: number; readonly from: Date | null } | null;
   readonly closes: boolean;
+  readonly values: RecordFacts;
 }
 
 /** A record in the course of a batch. */
@@ -113,13 +117,16 @@ class HistoryWriter {
   private tips = new Map<string, Tip>();
   private rows: HistoryRow[] = [];
   private chars = 0;
+  private readonly names: readonly string[];
 
   constructor(
     private readonly tx: Tx,
     private readonly model: ModelDefinition,
     private readonly table: string,
     private readonly codec: EventOpener | undefined,
-  ) {}
+  ) {
+    this.names = model.fields.map(inputName);
+  }
 
   async apply(events: readonly RecordedEvent[]): Promise<void> {
     await this.loadTips(events);
@@ -148,16 +155,18 @@ class HistoryWriter {
     }
     const rows = await this.tx.query<{ tenant: string; id: string; version: number; from: Date }>(
       `select w.tenant, w.id, h.version, h.valid_from as from
-       from unnest($1::uuid[], $2::uuid[]) as w (tenant, id)
+       from unnest($1::text[]::uuid[], $2::text[]::uuid[]) as w (tenant, id)
        cross join lateral (
          select version, valid_from from ${this.table} where tenant_id = w.tenant and id = w.id
          order by valid_from desc, version desc limit 1
        ) h`,
-      [tenants, ids],
+      [textArray(tenants), textArray(ids)],
     );
     for (const { tenant, id, version, from } of rows) {
       const tip = this.tips.get(modelStream(this.model.name, id) + tenant)!;
-      Object.assign(tip, { version, from, base: { version, from } });
+      tip.version = version;
+      tip.from = from;
+      tip.base = { version, from };
     }
   }
 
@@ -170,17 +179,18 @@ class HistoryWriter {
       tenant: event.tenant,
       id: recordIdOf(this.model, event),
       version: event.streamVersion,
-      f: from,
-      t: 'infinity',
+      from,
+      to: 'infinity',
       at,
       created: tip.createdAt,
-      bf: tip.base?.from ?? null,
-      bv: tip.base?.version ?? null,
+      base: tip.base,
       closes: tip.base !== null && tip.pending === null,
-      ...maskedValues(this.model, tip.values, tip.createdAt !== null),
+      values: tip.values,
     };
-    if (tip.pending) tip.pending.t = from;
-    Object.assign(tip, { pending: row, version: event.streamVersion, from });
+    if (tip.pending) tip.pending.to = from;
+    tip.pending = row;
+    tip.version = event.streamVersion;
+    tip.from = from;
     this.rows.push(row);
     for (const name in tip.values) this.chars += lengthOf(tip.values[name]!);
     if (this.chars > MAX_WRITE_CHARS) await this.flush();
@@ -195,9 +205,9 @@ class HistoryWriter {
     // The insert does not see what the update beside it does, and needs nothing of it.
     await this.tx.execute(
       `with n as materialized (
-         select * from jsonb_to_recordset($1::jsonb) as n
-           (tenant uuid, id uuid, version int, f timestamptz, t timestamptz, at timestamptz, created timestamptz,
-            bf timestamptz, bv int, closes boolean, mask text${typedColumns(this.model)})
+         select * from unnest($1::text[]::uuid[], $2::text[]::uuid[], $3::int[], $4::timestamptz[], $5::timestamptz[],
+             $6::timestamptz[], $7::timestamptz[], $8::timestamptz[], $9::int[], $10::boolean[], $11::text[]${arrayPlaces(this.model, 12)})
+           as n (tenant, id, version, f, t, at, created, bf, bv, closes, mask${namedColumns(this.model)})
        ), closed as (
          update ${this.table} h set valid_to = n.f from n
          where n.closes and h.tenant_id = n.tenant and h.id = n.id and h.valid_from = n.bf and h.version = n.bv
@@ -207,7 +217,20 @@ class HistoryWriter {
        select n.tenant, n.id, n.version, n.f, n.t, coalesce(n.created, b.created_at, n.at), n.at${maskedColumns(this.model, 'n', 'b')}
        from n left join ${this.table} b
          on b.tenant_id = n.tenant and b.id = n.id and b.valid_from = n.bf and b.version = n.bv`,
-      [JSON.stringify(rows)],
+      [
+        textArray(rows.map(({ tenant }) => tenant)),
+        textArray(rows.map(({ id }) => id)),
+        intArray(rows.map(({ version }) => version)),
+        timestampArray(rows.map(({ from }) => from)),
+        timestampArray(rows.map(({ to }) => to)),
+        timestampArray(rows.map(({ at }) => at)),
+        timestampArray(rows.map(({ created }) => created)),
+        timestampArray(rows.map(({ base }) => base?.from ?? null)),
+        intArray(rows.map(({ base }) => base?.version ?? null)),
+        booleanArray(rows.map(({ closes }) => closes)),
+        textArray(rows.map(({ values, created }) => maskOf(this.names, values, created !== null))),
+        ...columnArrays(this.model, rows),
+      ],
     );
     for (const tip of this.tips.values()) {
       if (!tip.pending) continue;

@@ -63,6 +63,11 @@ test('neither do the tenant, the id, the limit and the cursor', () => {
   for (const value of [tenant, ID, "'; --", '77']) expect(page.text).not.toContain(value);
 });
 
+test('a column that is never null is compared as an index can answer it, others find their nulls last', () => {
+  expect(list({ after: [ID] }).text).toMatch(/and \(\("id" > \$\d+\)\) order by/);
+  expect(list({ orderBy: [{ title: 'ASC' }], after: ['t', ID] }).text).toMatch(/"title" > \$\d+ or "title" is null/);
+});
+
 test('as of a time only histories are read, and the time stands in no SQL', () => {
   const asOf = '2026-01-02T03:04:05.678Z';
   const node = new Map([['brand', new Map([['parent', new Map([['name', new Map()]])]])]]);

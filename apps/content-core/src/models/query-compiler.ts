@@ -186,7 +186,9 @@ function behind(keys: readonly OrderKey[], after: readonly unknown[], parameters
   const alternatives = keys.flatMap((key, index) => {
     // Nothing but an equal key comes behind a null.
     if (after[index] === null) return [];
-    const beyond = `(${key.column} ${key.direction === 'asc' ? '>' : '<'} ${places[index]} or ${key.column} is null)`;
+    const further = `${key.column} ${key.direction === 'asc' ? '>' : '<'} ${places[index]}`;
+    // No index leads to an alternative, so a column that is never null must not have one: by id, a page begins where it begins.
+    const beyond = OWN_COLUMNS.includes(key.column) ? further : `(${further} or ${key.column} is null)`;
     return [
       [...keys.slice(0, index).map((equal, i) => `${equal.column} is not distinct from ${places[i]}`), beyond].join(
         ' and ',

@@ -1,7 +1,7 @@
 import { MODEL_EVENT_VERSIONS, modelStream, type ModelEventKind, type RecordedEvent } from '@atomo-cc/events';
 import type { StateFold, StateToKeep } from '@atomo-cc/event-store';
 import { columnOf, inputName, type FieldValue, type ModelDefinition } from '@atomo-cc/schema';
-import { COLUMN_TYPES } from './model-tables.js';
+import { ARRAY_TYPES, COLUMN_TYPES, columnArray } from './model-tables.js';
 
 /**
  * A record as the log tells it: its values by the names under which they are written, and beside them `createdAt` and
@@ -61,27 +61,27 @@ export function maskedColumns(model: ModelDefinition, from: string, base: string
   return model.fields
     .map((field, n) => {
       const column = `"${columnOf(field)}"`;
-      return `, case when substr(${from}.mask, ${n + 1}, 1) = '1' then ${from}.${column} else ${base}.${column} end`;
+      return `, case when substr(${from}.mask, ${n + 1}, 1) = '1' then ${from}.${column}::${COLUMN_TYPES[field.type]} else ${base}.${column} end`;
     })
     .join('');
 }
 
-/** The mask and the columns of the values that an event gave, or several of one record together. */
-export function maskedValues(
-  model: ModelDefinition,
-  values: RecordFacts,
-  isWhole: boolean,
-): Record<string, FieldValue> {
+/** A 1 for each field of the model that `values` has, or for all. */
+export function maskOf(names: readonly string[], values: RecordFacts, isWhole: boolean): string {
   let mask = '';
-  const row: Record<string, FieldValue> = {};
-  for (const field of model.fields) {
-    const value = values[inputName(field)];
-    mask += isWhole || value !== undefined ? '1' : '0';
-    // An absent name in the JSON is a null in the row, and costs no bytes.
-    if (value !== undefined && value !== null) row[columnOf(field)] = value;
-  }
-  row['mask'] = mask;
-  return row;
+  for (const name of names) mask += isWhole || values[name] !== undefined ? '1' : '0';
+  return mask;
+}
+
+/** The values of records as parameters, one for each field of the model, in their order. */
+export function columnArrays(model: ModelDefinition, records: readonly { readonly values: RecordFacts }[]): unknown[] {
+  return model.fields.map((field) => {
+    const name = inputName(field);
+    return columnArray(
+      field,
+      records.map(({ values }) => values[name] ?? null),
+    );
+  });
 }
 
 /** The model's columns, for an insert: `, "name", "email"`. */
@@ -89,7 +89,7 @@ export function namedColumns(model: ModelDefinition): string {
   return model.fields.map((field) => `, "${columnOf(field)}"`).join('');
 }
 
-/** The model's columns with their types, for jsonb_to_recordset. */
-export function typedColumns(model: ModelDefinition): string {
-  return model.fields.map((field) => `, "${columnOf(field)}" ${COLUMN_TYPES[field.type]}`).join('');
+/** The parameters of {@link columnArrays}, from `$first` on: `, $8::text[], $9::boolean[]`. */
+export function arrayPlaces(model: ModelDefinition, first: number): string {
+  return model.fields.map(({ type }, n) => `, $${first + n}::${ARRAY_TYPES[type] ?? 'text[]'}`).join('');
 }

@@ -1,19 +1,20 @@
 import type { TenantId } from '@atomo-cc/kernel';
 import { modelStream, type RecordedEvent } from '@atomo-cc/events';
 import { stateAt, type EventOpener, type Projection, type StateSealer } from '@atomo-cc/event-store';
-import { columnOf, snakeCase, type ModelDefinition, type SchemaDefinition } from '@atomo-cc/schema';
-import type { Tx } from '@atomo-cc/platform/postgres';
+import { columnOf, inputName, snakeCase, type ModelDefinition, type SchemaDefinition } from '@atomo-cc/schema';
+import { intArray, textArray, timestampArray, type Tx } from '@atomo-cc/platform/postgres';
 import { historyProjection } from './history-projection.js';
 import { createModelTable } from './model-tables.js';
 import {
+  arrayPlaces,
+  columnArrays,
   kindOf,
   maskedColumns,
-  maskedValues,
+  maskOf,
   modelEventTypes,
   namedColumns,
   recordFold,
   recordIdOf,
-  typedColumns,
   type RecordFacts,
 } from './record-states.js';
 
@@ -55,9 +56,8 @@ export function rowProjection(model: ModelDefinition, codec?: EventOpener & Part
       const table = target.table(model.table);
       const records = fold(model, batch);
       if (records.size === 0) return;
-      const written = await upsert(tx, model, table, [...records.values()], '<');
-      for (const key of written) records.delete(key);
-      for (const record of records.values()) await foldAnew(tx, model, table, record, codec);
+      const late = await upsert(tx, model, table, [...records.values()], '<');
+      for (const record of late) await foldAnew(tx, model, table, record, codec);
     },
   };
 }
@@ -93,38 +93,43 @@ function fold(model: ModelDefinition, batch: readonly RecordedEvent[]): Map<stri
   return records;
 }
 
-/** Writes the records that the table has at a lower version, or not at all, and answers which those are. */
+/** Writes the records that the table has at a lower version, or not at all, and answers the others. */
 async function upsert(
   tx: Tx,
   model: ModelDefinition,
   table: string,
   records: readonly Folded[],
   guard: '<' | '<=',
-): Promise<string[]> {
-  const rows = records.map(({ tenant, id, version, createdAt, updatedAt, values }) => ({
-    tenant,
-    id,
-    version,
-    created: createdAt,
-    updated: updatedAt,
-    ...maskedValues(model, values, createdAt !== null),
-  }));
+): Promise<Folded[]> {
+  const names = model.fields.map(inputName);
   const columns = namedColumns(model);
   const taken = model.fields.map((field) => `, "${columnOf(field)}" = excluded."${columnOf(field)}"`).join('');
-  const written = await tx.query<{ tenant: string; id: string }>(
-    `insert into ${table} as t (tenant_id, id, version, created_at, updated_at${columns})
-     select r.tenant, r.id, r.version, coalesce(r.created, b.created_at, r.updated), r.updated${maskedColumns(model, 'r', 'b')}
-     from jsonb_to_recordset($1::jsonb) as r
-       (tenant uuid, id uuid, version int, created timestamptz, updated timestamptz, mask text${typedColumns(model)})
-     left join ${table} b on b.tenant_id = r.tenant and b.id = r.id
-     order by r.tenant, r.id
-     on conflict (tenant_id, id) do update
-       set version = excluded.version, created_at = excluded.created_at, updated_at = excluded.updated_at${taken}
-       where t.version ${guard} excluded.version
-     returning t.tenant_id as tenant, t.id`,
-    [JSON.stringify(rows)],
+  const left = await tx.query<{ n: number }>(
+    `with r as materialized (
+       select * from unnest($1::text[]::uuid[], $2::text[]::uuid[], $3::int[], $4::timestamptz[], $5::timestamptz[], $6::text[]${arrayPlaces(model, 7)})
+         with ordinality as r (tenant, id, version, created, updated, mask${columns}, n)
+     ), written as (
+       insert into ${table} as t (tenant_id, id, version, created_at, updated_at${columns})
+       select r.tenant, r.id, r.version, coalesce(r.created, b.created_at, r.updated), r.updated${maskedColumns(model, 'r', 'b')}
+       from r left join ${table} b on b.tenant_id = r.tenant and b.id = r.id
+       order by r.tenant, r.id
+       on conflict (tenant_id, id) do update
+         set version = excluded.version, created_at = excluded.created_at, updated_at = excluded.updated_at${taken}
+         where t.version ${guard} excluded.version
+       returning t.tenant_id, t.id
+     )
+     select r.n::int from r where (r.tenant, r.id) not in (select tenant_id, id from written)`,
+    [
+      textArray(records.map(({ tenant }) => tenant)),
+      textArray(records.map(({ id }) => id)),
+      intArray(records.map(({ version }) => version)),
+      timestampArray(records.map(({ createdAt }) => createdAt)),
+      timestampArray(records.map(({ updatedAt }) => updatedAt)),
+      textArray(records.map(({ values, createdAt }) => maskOf(names, values, createdAt !== null))),
+      ...columnArrays(model, records),
+    ],
   );
-  return written.map(({ tenant, id }) => keyOf(tenant, id));
+  return left.map(({ n }) => records[n - 1]!);
 }
 
 async function foldAnew(

@@ -3,12 +3,15 @@
 // escaped here and nothing taken apart there. The layout is that of array_send (src/backend/utils/adt/arrayfuncs.c).
 
 /** Type numbers of pg_type.dat; they never change. */
-const OID = { bool: 16, bytea: 17, int4: 23, text: 25, float8: 701, jsonb: 3802 } as const;
+const OID = { bool: 16, bytea: 17, int4: 23, text: 25, float8: 701, timestamptz: 1184, jsonb: 3802 } as const;
 /** Dimensions, whether there are nulls, type; length and lower bound of the one dimension. */
 const HEAD_BYTES = 20;
 const NULL_LENGTH = -1;
 /** The version of jsonb's binary form, in front of each value's text. */
 const JSONB_VERSION = 1;
+/** Moments are counted from here, in microseconds. */
+const POSTGRES_EPOCH_MS = Date.UTC(2000, 0, 1);
+const TWO_TO_32 = 2 ** 32;
 
 /** A `text[]`; a cast turns it into the array of any type that is written as text, such as `$1::text[]::uuid[]`. */
 export function textArray(values: readonly (string | null)[]): Buffer {
@@ -33,6 +36,17 @@ export function doubleArray(values: readonly (number | null)[]): Buffer {
 /** A `boolean[]`. */
 export function booleanArray(values: readonly (boolean | null)[]): Buffer {
   return fixedArray(OID.bool, 1, values, (buffer, value, at) => buffer.writeUInt8(value ? 1 : 0, at));
+}
+
+/** A `timestamptz[]`, to the millisecond; `'infinity'` comes after every moment. */
+export function timestampArray(values: readonly (Date | 'infinity' | null)[]): Buffer {
+  return fixedArray(OID.timestamptz, 8, values, (buffer, value, at) => {
+    const isEnd = value === 'infinity';
+    const micros = isEnd ? 0 : (value.getTime() - POSTGRES_EPOCH_MS) * 1000;
+    const high = Math.floor(micros / TWO_TO_32);
+    buffer.writeInt32BE(isEnd ? 0x7fff_ffff : high, at);
+    buffer.writeUInt32BE(isEnd ? 0xffff_ffff : micros - high * TWO_TO_32, at + 4);
+  });
 }
 
 /** A `bytea[]`. */

@@ -1,7 +1,7 @@
 import type { QueryRunner } from 'typeorm';
 import { type TenantId } from '@atomo-cc/kernel';
 import { aDatabase, eventually, type TestDatabase } from '@atomo-cc/testing';
-import { booleanArray, byteaArray, doubleArray, intArray, jsonArray, textArray } from './arrays.js';
+import { booleanArray, byteaArray, doubleArray, intArray, jsonArray, textArray, timestampArray } from './arrays.js';
 import { APP_ROLE, openAppDatabase, sqlState, SYSTEM_ROLE, violatedConstraint, type AppDatabase } from './database.js';
 import { Leases1700000001000, releaseLease, takeLease } from './lease.js';
 import { changeTables, describeConnectFault, migrate, runAll, tenantTable } from './migrate.js';
@@ -297,10 +297,17 @@ describe('array parameters', () => {
     const texts = ['', 'a,b', '{"x"}', `\\ ' " \n`, 'é👩‍🚀', 'NULL', null];
     const numbers = [0, -1.5, 1e-300, Number.MAX_VALUE, 0.1, null];
     const objects = [{ a: [1, 'é', null] }, 'x', 1.5, null];
+    const moments = [
+      '2026-11-21T07:25:18.123Z',
+      '2000-01-01T00:00:00.000Z',
+      '1969-12-31T23:59:59.999Z',
+      '9999-12-31T23:59:59.999Z',
+    ];
     const [row] = await database.app.transaction(A, (tx) =>
       tx.query(
         `select to_json($1::text[]) as texts, to_json($2::int[]) as ints, to_json($3::double precision[]) as doubles,
-                to_json($4::boolean[]) as booleans, to_json($5::jsonb[]) as objects, $6::bytea[] as bytes, to_json($7::text[]) as none`,
+                to_json($4::boolean[]) as booleans, to_json($5::jsonb[]) as objects, $6::bytea[] as bytes, to_json($7::text[]) as none,
+                array(select case when isfinite(m) then to_char(m at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') else m::text end from unnest($8::timestamptz[]) m) as moments`,
         [
           textArray(texts),
           intArray([0, -(2 ** 31), 2 ** 31 - 1, null]),
@@ -309,6 +316,7 @@ describe('array parameters', () => {
           jsonArray(objects.map((value) => (value === null ? null : JSON.stringify(value)))),
           byteaArray([Buffer.alloc(0), Buffer.from([0, 255])]),
           textArray([]),
+          timestampArray([...moments.map((moment) => new Date(moment)), 'infinity', null]),
         ],
       ),
     );
@@ -320,6 +328,7 @@ describe('array parameters', () => {
       objects,
       bytes: [Buffer.alloc(0), Buffer.from([0, 255])],
       none: [],
+      moments: [...moments, 'infinity', null],
     });
   });
 });

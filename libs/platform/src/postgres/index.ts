@@ -9,7 +9,7 @@ export {
   Tx,
   violatedConstraint,
 } from './database.js';
-export { booleanArray, byteaArray, doubleArray, intArray, jsonArray, textArray } from './arrays.js';
+export { booleanArray, byteaArray, doubleArray, intArray, jsonArray, textArray, timestampArray } from './arrays.js';
 export type { DatabaseOptions } from './database.js';
 export { POSTGRES_ERRORS } from './errors.js';
 export { Leases1700000001000, releaseLease, takeLease } from './lease.js';
