@@ -1,7 +1,7 @@
 import { uuidv7, type TenantId } from '@atomo-cc/kernel';
 import type { NewEvent } from '@atomo-cc/events';
 import { aDatabase, type TestDatabase } from '@atomo-cc/testing';
-import { append } from './append.js';
+import { append, type APPEND_ERRORS } from './append.js';
 import { readStream } from './read.js';
 import { eventStoreMigrations } from './schema.js';
 import { verifyLog } from './verify.js';
@@ -36,23 +36,27 @@ async function faults(tenant: TenantId) {
 }
 
 // Whichever it is for a value: never half, never other than it was said, and never a chain that no longer proves anything.
-test.each<[string, NewEvent['data']]>([
-  ['text of more than 1 MB', { text: 'x'.repeat(1_200_000) }],
-  ['text of 1 MB in which every letter takes three bytes', { text: '漢'.repeat(1_000_000) }],
-  ['a NUL', { text: 'a\0b' }],
-  ['a NUL in a name', { 'a\0b': 1 }],
-  ['half a surrogate pair', { text: 'a\uD800b' }],
-  ['half a surrogate pair in a name', { '\uDC00': 1 }],
-  ['numbers at their limits', { n: [Number.MAX_VALUE, Number.MIN_VALUE, -0, 1e21, 1e-7, 0.1 + 0.2, 2 ** 53 + 2] }],
-  ['no number', { n: NaN }],
-  ['no end', { n: Infinity }],
-  ['a bigint', { n: 1n }],
-  ['nothing', { n: undefined, kept: 1 }],
-  ['a moment', { at: new Date('2026-02-28T12:00:00.120Z') }],
-  ['names that sort otherwise in UTF-8 than in UTF-16', { '\u{10000}': 1, '\uFFFF': 2, b: 3, a: 4, '': 5 }],
-  ['the name __proto__', PROTO],
-  ['deep nesting', { deep: JSON.parse('['.repeat(500) + ']'.repeat(500)) as unknown }],
-])('%s is stored as it was said, or refused whole; the log stays sound', async (name, data) => {
+test.each<[name: string, data: NewEvent['data'], refused: keyof typeof APPEND_ERRORS | null]>([
+  ['text of more than 1 MB', { text: 'x'.repeat(1_200_000) }, 'EVENT_TOO_LARGE'],
+  ['text of 1 MB in which every letter takes three bytes', { text: '漢'.repeat(1_000_000) }, 'EVENT_TOO_LARGE'],
+  ['a NUL', { text: 'a\0b' }, 'EVENT_NOT_STORABLE'],
+  ['a NUL in a name', { 'a\0b': 1 }, 'EVENT_NOT_STORABLE'],
+  ['half a surrogate pair', { text: 'a\uD800b' }, 'EVENT_NOT_STORABLE'],
+  ['half a surrogate pair in a name', { '\uDC00': 1 }, 'EVENT_NOT_STORABLE'],
+  [
+    'numbers at their limits',
+    { n: [Number.MAX_VALUE, Number.MIN_VALUE, -0, 1e21, 1e-7, 0.1 + 0.2, 2 ** 53 + 2] },
+    null,
+  ],
+  ['no number', { n: NaN }, 'EVENT_NOT_STORABLE'],
+  ['no end', { n: Infinity }, 'EVENT_NOT_STORABLE'],
+  ['a bigint', { n: 1n }, 'EVENT_NOT_STORABLE'],
+  ['nothing', { n: undefined, kept: 1 }, null],
+  ['a moment', { at: new Date('2026-02-28T12:00:00.120Z') }, null],
+  ['names that sort otherwise in UTF-8 than in UTF-16', { '\u{10000}': 1, '\uFFFF': 2, b: 3, a: 4, '': 5 }, null],
+  ['the name __proto__', PROTO, null],
+  ['deep nesting', { deep: JSON.parse('['.repeat(500) + ']'.repeat(500)) as unknown }, null],
+])('%s is stored as it was said, or refused whole; the log stays sound', async (name, data, refused) => {
   const tenant = uuidv7() as TenantId;
   await appendIn(tenant, 'Thing-neighbour', event({ n: 1 }));
   const [odd, beside] = await Promise.allSettled([
@@ -61,6 +65,10 @@ test.each<[string, NewEvent['data']]>([
   ]);
   expect(beside).toMatchObject({ status: 'fulfilled', value: { ok: true } });
   const stored = await read(tenant, 'Thing-odd');
+  // Which of the two is told in the table: a refusal that became a change, or the other way round, is one to decide on.
+  expect(odd).toMatchObject(
+    refused ? { status: 'rejected', reason: { name: 'CodedError', code: refused } } : { status: 'fulfilled' },
+  );
   if (odd.status === 'fulfilled') {
     expect(stored).toHaveLength(2);
     expect(stored[1]!.data).toEqual(JSON.parse(JSON.stringify(data)));

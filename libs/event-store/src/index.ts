@@ -18,6 +18,7 @@ export { eventStoreMigrations } from './schema.js';
 export { destroySubjectKey, SEALED_DATA_ERRORS, SubjectKeys, wasErasedSince } from './subject-keys.js';
 export { isSnapshotDue, keepSnapshots, SNAPSHOT_EVERY, stateAt } from './snapshots.js';
 export type { EventOpener, StateAt, StateFold, StateSealer, StateToKeep, StreamState } from './snapshots.js';
+export { STORAGE_ERRORS, storageFault } from './storage-faults.js';
 export { announceAppended, AppendHints, appendedChannel, subscribe } from './subscription.js';
 export type { SubscribeOptions } from './subscription.js';
 export { EVENT_LOG_ERRORS, verifyLog } from './verify.js';

@@ -1,6 +1,6 @@
 import type { IncomingMessage, Server } from 'node:http';
 import type { Duplex } from 'node:stream';
-import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import {
   GraphQLError,
   GraphQLObjectType,
@@ -18,12 +18,12 @@ import {
   type GraphQLErrorOptions,
 } from 'graphql';
 import { compileQuery, isCompiledQuery, type CompiledQuery } from 'graphql-jit';
-import { createHandler, type Request } from 'graphql-http';
+import { createHandler, parseRequestParams, type Request } from 'graphql-http';
 
 import { useServer } from 'graphql-ws/use/ws';
 import { WebSocketServer } from 'ws';
 import { renderGraphiQL } from '@graphql-yoga/render-graphiql';
-import { apiError, API_ERRORS, isCodedError, uuidv7 } from '@atomo-cc/kernel';
+import { apiError, API_ERRORS, isCodedError, uuidv7, type CodedError } from '@atomo-cc/kernel';
 import type { Principal } from '@atomo-cc/access';
 import type { Logger } from '@atomo-cc/platform/logging';
 import { currentTraceparent, isTracing, withSpan } from '@atomo-cc/platform/telemetry';
@@ -76,6 +76,11 @@ export function serveApi(fastify: FastifyInstance, options: ApiServerOptions): {
 
   const handle = createHandler<FastifyRequest, unknown, Record<string, unknown>>({
     schema: options.schema,
+    // What it throws says what the caller has left out or written wrongly, by no code.
+    parseRequestParams: (request) =>
+      parseRequestParams(request).catch((error: Error) => {
+        throw apiError('VALIDATION_ERROR', `The request is no GraphQL: ${error.message}.`);
+      }),
     parse: (source) => documents.parse(typeof source === 'string' ? source : source.body),
     validate: (_schema, document) => documents.validate(document),
     execute: (args: ExecutionArgs) => inSpan(args, (own) => documents.execute(own)),
@@ -109,20 +114,41 @@ export function serveApi(fastify: FastifyInstance, options: ApiServerOptions): {
       raw: request,
       context: undefined,
     } satisfies Request<FastifyRequest, unknown>);
-    return reply
-      .status(init.status)
-      .headers(init.headers ?? {})
-      .send(body ?? '');
+    reply.status(init.status).headers(init.headers ?? {});
+    if (body !== null || init.status < 400) return reply.send(body ?? '');
+    return reply.send({ errors: [formatError(refusedRequest(init.status, request, init.statusText))] });
   };
 
   fastify.decorateRequest('apiContext');
-  fastify.post('/graphql', answer);
+  // Of what never gets to an operation, such as a body that cannot be read.
+  const errorHandler = (error: FastifyError, request: FastifyRequest, reply: FastifyReply) => {
+    const status = isTooDeep(error) ? 400 : (error.statusCode ?? 500);
+    const told = status < 500 ? refusedRequest(status, request, error.message) : error;
+    void reply.status(status).send({ errors: [formatError(told, request.id)] });
+  };
+  fastify.post('/graphql', { errorHandler }, answer);
   fastify.get('/graphql', (request, reply) => {
     if (!request.headers.accept?.includes('text/html')) return answer(request, reply);
     return reply.type('text/html').send(graphiql());
   });
   return serveSockets(fastify.server, options, documents, formatError);
 }
+
+/** What is wrong with a request that no operation was found in. */
+function refusedRequest(status: number, request: FastifyRequest, message: string): CodedError {
+  const said: Readonly<Record<number, string>> = {
+    405: 'Mutations are sent by POST.',
+    406: 'The answer is JSON: accept application/graphql-response+json or application/json.',
+    413: `The body has more than ${request.routeOptions.bodyLimit} bytes. Send less in one request.`,
+    415: 'The body is to be JSON, with content-type: application/json.',
+  };
+  return apiError(
+    'VALIDATION_ERROR',
+    said[status] ?? (isTooDeep({ name: 'RangeError', message }) ? NESTED_BODY : message),
+  );
+}
+
+const NESTED_BODY = 'The body is nested too deeply.';
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -283,7 +309,7 @@ class DocumentCache {
         extensions: { code: 'QUERY_TOO_COMPLEX' },
       });
     }
-    const document = parse(text);
+    const document = unlessTooDeep(() => parse(text));
     if (this.byText.size >= CACHED_DOCUMENTS) this.byText.delete(this.byText.keys().next().value!);
     this.byText.set(text, document);
     return document;
@@ -292,7 +318,7 @@ class DocumentCache {
   validate(document: DocumentNode): readonly GraphQLError[] {
     let errors = this.checked.get(document);
     if (!errors) {
-      errors = validate(this.schema, document);
+      errors = unlessTooDeep(() => validate(this.schema, document));
       this.checked.set(document, errors);
     }
     return errors;
@@ -334,6 +360,22 @@ function withCoercedVariables(document: DocumentNode): DocumentNode {
   });
 }
 
+/** Reads a document. Who reads it goes down as deep as it is nested, so one can be made that no stack is deep enough for. */
+function unlessTooDeep<Result>(read: () => Result): Result {
+  try {
+    return read();
+  } catch (error) {
+    if (!isTooDeep(error)) throw error;
+    throw new GraphQLError('The document is nested too deeply.', { extensions: { code: 'QUERY_TOO_COMPLEX' } });
+  }
+}
+
+/** True for the error of a stack that is used up. By its name, since there may be several RangeErrors in one process. */
+function isTooDeep(error: unknown): boolean {
+  const { name, message } = (error ?? {}) as Partial<Error>;
+  return name === 'RangeError' && message === 'Maximum call stack size exceeded';
+}
+
 /** Where in the document an error arose, as far as it is known. */
 function placeOf({ nodes, path }: Partial<GraphQLError>): GraphQLErrorOptions {
   return { nodes: nodes ?? null, path: path ?? null };
@@ -349,6 +391,8 @@ function errorFormatter(logger: Logger): FormatError {
     const place = placeOf(error);
     // The codes of other parts are for operators: a store that is away is nothing the caller can correct.
     if (isCodedError(cause) && Object.hasOwn(API_ERRORS, cause.code)) {
+      // One of ours that a caller can do something about; why it arose is for the log, like that of any other.
+      if (cause.code === 'INTERNAL_ERROR') logger.error({ err: cause.cause ?? cause, requestId }, 'a resolver failed');
       return new GraphQLError(cause.message, { ...place, extensions: { ...cause.details, code: cause.code } });
     }
     if (error instanceof GraphQLError && error.extensions?.['code']) return error;

@@ -1,6 +1,8 @@
-import { eventStoreMigrations } from '@atomo-cc/event-store';
+import net from 'node:net';
+import { announceAppended, eventStoreMigrations } from '@atomo-cc/event-store';
 import { uuidv7 } from '@atomo-cc/kernel';
 import { Tx } from '@atomo-cc/platform/postgres';
+import { openRedis } from '@atomo-cc/platform/redis';
 import type { RecordValues } from '@atomo-cc/schema';
 import { aDatabase, type TestDatabase } from '@atomo-cc/testing';
 import { anApi, aPrincipal, SHOP, SHOP_TENANTS, type Json, type TestApi } from '../testing/index.js';
@@ -310,6 +312,37 @@ describe('commands', () => {
     });
     expect((await broken.create({ ...command, input: { title: 'Lamp' } })).record).toMatchObject({ version: 1 });
   });
+
+  test.each(['refuses connections', 'takes them and answers nothing'])(
+    'are as quick as ever while Redis %s',
+    async (how) => {
+      const silent = net.createServer(() => undefined);
+      await new Promise<void>((resolve) => silent.listen(0, '127.0.0.1', resolve));
+      const { port } = silent.address() as net.AddressInfo;
+      if (how === 'refuses connections') await new Promise((resolve) => silent.close(resolve));
+      const redis = openRedis(`redis://127.0.0.1:${port}`, 'command', () => undefined);
+      try {
+        let announced = 0;
+        const commands = new RecordCommands(SHOP, database.app, {
+          onAppended: (tenant) => {
+            announced += 1;
+            announceAppended(redis, tenant);
+          },
+        });
+        const began = performance.now();
+        const created = await Promise.all(
+          Array.from({ length: 50 }, (_, n) => commands.create({ ...command, input: { title: `Lamp ${n}` } })),
+        );
+        // Far below the 5 s after which a command of Redis is given up.
+        expect(performance.now() - began).toBeLessThan(4_000);
+        expect(created.every(({ record }) => record?.version === 1)).toBe(true);
+        expect(announced).toBeGreaterThan(0);
+      } finally {
+        redis.disconnect();
+        silent.close();
+      }
+    },
+  );
 
   test('that say more than the log takes are refused, and fail no neighbour', async () => {
     const wide = {

@@ -1,4 +1,4 @@
-import { apiError, isCodedError, uuidv7, type CodedError, type TenantId } from '@atomo-cc/kernel';
+import { apiError, CodedError, isCodedError, uuidv7, type TenantId } from '@atomo-cc/kernel';
 import { modelStream, type EventMetadata, type NewEvent } from '@atomo-cc/events';
 import {
   APPEND_ERRORS,
@@ -14,6 +14,7 @@ import {
   MAX_IDEMPOTENCY_KEY,
   refusalOf,
   sendAppend,
+  storageFault,
   type EventCodec,
   type KeptAnswer,
   type StateToKeep,
@@ -31,7 +32,7 @@ import {
   type RecordValues,
   type SchemaDefinition,
 } from '@atomo-cc/schema';
-import { intArray, sqlState, textArray, type AppDatabase, type Tx } from '@atomo-cc/platform/postgres';
+import { fateOf, intArray, sqlState, textArray, type AppDatabase, type Tx } from '@atomo-cc/platform/postgres';
 import { currentTraceparent, withoutSpan, withSpan } from '@atomo-cc/platform/telemetry';
 import type { ApiContext } from '../api/index.js';
 import { CommandSpans } from './command-spans.js';
@@ -92,10 +93,10 @@ type Outcome = CommandAnswer | { readonly refused: CodedError };
 
 /**
  * SQLSTATE classes of errors that a statement was refused with while the connection lives: the transaction is rolled back.
- * Data exceptions, broken constraints, rollbacks such as deadlocks, syntax and access, program limits, and the timeouts of
- * statements and locks (57014, 55P03).
+ * Data exceptions, broken constraints, rollbacks such as deadlocks (but 40003, which says that nobody knows), syntax and
+ * access, program limits, and the timeouts of statements and locks (57014, 55P03).
  */
-const ROLLED_BACK = /^(22|23|40|42|54|55|57014)/;
+const ROLLED_BACK = /^(22|23|40(?!003)|42|54|55|57014)/;
 
 /** Runs of a batch that meets keys of other processes: each run finds those that were committed before it. */
 const MAX_RUNS = 5;
@@ -117,13 +118,15 @@ export class RecordCommands {
         return outcomes;
       },
       streamsOf: ({ model, id }) => [modelStream(model.name, id)],
-      isRolledBack: (error) => isCodedError(error) || ROLLED_BACK.test(sqlState(error) ?? ''),
+      isRolledBack: (error) =>
+        fateOf(error) === null && (isCodedError(error) || ROLLED_BACK.test(sqlState(error) ?? '')),
     });
   }
 
   /**
    * Creates a record and answers it once event and row are committed.
-   * @throws CodedError VALIDATION_ERROR with every broken rule in `details.faults`, CONFLICT, RATE_LIMITED
+   * @throws CodedError VALIDATION_ERROR with every broken rule in `details.faults`, CONFLICT, RATE_LIMITED, INTERNAL_ERROR that says
+   * whether it was written when storage failed
    */
   create(command: Omit<RecordCommand, 'kind' | 'id' | 'expectedVersion' | 'restoredVersion'>): Promise<CommandAnswer> {
     return this.submit({ ...command, kind: 'create', id: uuidv7(), expectedVersion: null });
@@ -175,18 +178,37 @@ export class RecordCommands {
       fingerprint: key === null ? '' : fingerprintOf(saidBy(command)),
     };
     const outcome = await this.group.submit(command.context.principal.tenantId, submitted).catch((error: unknown) => {
-      throw toldAs(error);
+      throw toldAs(error, key);
     });
-    if ('refused' in outcome) throw toldAs(outcome.refused);
+    if ('refused' in outcome) throw toldAs(outcome.refused, key);
     return outcome;
   }
 }
 
-/** What the API tells of an error of the event store. */
-function toldAs(error: unknown): unknown {
+/**
+ * What the API tells of an error of the event store. Of storage that fails, whether the command was written: its caller has
+ * to know what to do next. Why it fails is for the log, as the cause.
+ */
+function toldAs(error: unknown, key: string | null): unknown {
+  const fault = storageFault(error);
+  if (fault) {
+    const said = fault.code === 'LOG_OUTCOME_UNKNOWN' ? outcomeUnknown(key) : NOTHING_WRITTEN[fault.code];
+    return new CodedError('INTERNAL_ERROR', said!, undefined, { cause: fault });
+  }
   if (!isCodedError(error)) return error;
   if (error.code === 'WRITES_OVERLOADED') return apiError('RATE_LIMITED', error.message);
   return Object.hasOwn(APPEND_ERRORS, error.code) ? apiError('VALIDATION_ERROR', error.message) : error;
+}
+
+const NOTHING_WRITTEN: Readonly<Record<string, string>> = {
+  LOG_STORAGE_FULL: 'No room or resources in the database; nothing was written. Try again later.',
+  DATABASE_UNREACHABLE: 'The database does not answer; nothing was written. Try again later.',
+};
+
+function outcomeUnknown(key: string | null): string {
+  return key === null
+    ? 'It is open whether it was written. Look whether it took effect before you send it again.'
+    : 'It is open whether it was written. Send it again with the same idempotencyKey: it takes effect once.';
 }
 
 /** A record in the course of a batch: as it is after the commands before, and the row that will be written for it. */
@@ -228,7 +250,7 @@ async function commitBatch(
       spans?.ended(error);
       // Only who appends past these commands begins the stream of a new record before its own command does.
       if (isStreamTaken(error)) throw apiError('CONFLICT', 'A new record has the id of one that is there already.');
-      if (run === MAX_RUNS || !isAnswerTaken(error)) throw error;
+      if (run === MAX_RUNS || fateOf(error) !== null || !isAnswerTaken(error)) throw error;
     }
   }
 }

@@ -1,7 +1,7 @@
 import { eventStoreMigrations, verifyLog } from '@atomo-cc/event-store';
-import { isCodedError, uuidv7 } from '@atomo-cc/kernel';
+import { uuidv7 } from '@atomo-cc/kernel';
 import { migrate, openAppDatabase, openSystemDatabase, type AppDatabase } from '@atomo-cc/platform/postgres';
-import { defineSchema, text } from '@atomo-cc/schema';
+import { defineSchema, text, type SchemaDefinition } from '@atomo-cc/schema';
 import {
   aCable,
   aDatabase,
@@ -21,13 +21,27 @@ import { modelsApi } from './models-api.js';
 
 // What is lost, doubled or half-written when Postgres, its disk or the way to it fails: nothing.
 
-const NOTES = defineSchema({ models: { Note: { fields: { title: text().required(), body: text().max(1_000_000) } } } });
+const DECLARED = defineSchema({ models: { Note: { fields: { title: text().required(), body: text() } } } });
+/** Longer texts than a schema may allow, so that it is the log's own limit that is met. */
+const NOTES: SchemaDefinition = {
+  ...DECLARED,
+  models: DECLARED.models.map((model) => ({
+    ...model,
+    fields: model.fields.map((field) => (field.name === 'body' ? { ...field, maxLength: 8_000_000 } : field)),
+  })),
+};
 const [Note] = NOTES.models;
 const [TENANT] = SHOP_TENANTS;
 const context = { principal: aPrincipal(TENANT), requestId: uuidv7() };
 
 /** A limit for a busy machine, not for the promise. */
 jest.setTimeout(90_000);
+
+const NO_ROOM = 'No room or resources in the database; nothing was written. Try again later.';
+const NO_ANSWER = 'The database does not answer; nothing was written. Try again later.';
+const OPEN = 'It is open whether it was written. Send it again with the same idempotencyKey: it takes effect once.';
+const OPEN_WITHOUT_KEY = 'It is open whether it was written. Look whether it took effect before you send it again.';
+const WRITTEN_OR_NOT = new RegExp([NO_ROOM, NO_ANSWER, OPEN].join('|'));
 
 /** The end of one command, as its caller sees it. */
 type Outcome = { readonly id: string } | { readonly error: unknown };
@@ -130,8 +144,10 @@ describe('Postgres that is restarted under load', () => {
           expect({ title, rows, events }).toEqual({ title, rows: [outcome.id], events: [outcome.id] });
         expect(rows.length).toBeLessThan(2);
         expect(events).toEqual(rows);
-        // A refusal is an answer: what it refused is not there, restart or no.
-        if ('error' in outcome && isCodedError(outcome.error)) expect(rows).toEqual([]);
+        if (!('error' in outcome)) continue;
+        // What a caller is told of it is true, and there is no error that says nothing of it.
+        expect(outcome.error).toMatchObject({ code: 'INTERNAL_ERROR', message: expect.stringMatching(WRITTEN_OR_NOT) });
+        if (/nothing was written/.test((outcome.error as Error).message)) expect(rows).toEqual([]);
       }
       await expectOnce(postgres.url, commands, outcomes);
 
@@ -174,7 +190,9 @@ describe('a connection that breaks', () => {
     const cut = cable.cutNext(at);
     const outcomes = await Promise.all(titles.map((title) => createNote(commands, title)));
     await cut;
-    expect(outcomes.map((outcome) => 'error' in outcome)).toEqual(titles.map(() => true));
+    // The commit was on its way: whether it arrived is nothing that its sender can know.
+    const told = { error: expect.objectContaining({ code: 'INTERNAL_ERROR', message: OPEN }) as unknown };
+    expect(outcomes).toEqual(titles.map(() => told));
     expect(await createNote(commands, `${at} later`)).toHaveProperty('id');
     const left = (await notes(database, titles)).map(({ rows, events }) => [rows.length, events.length]);
     // All or nothing, also where it is open which.
@@ -187,9 +205,77 @@ describe('a connection that breaks', () => {
     const commands = new RecordCommands(NOTES, app);
     cable.cut();
     const outcomes = await Promise.all([0, 1, 2].map((n) => createNote(commands, `cut ${n}`)));
-    expect(outcomes.every((outcome) => 'error' in outcome)).toBe(true);
+    const told = { error: expect.objectContaining({ code: 'INTERNAL_ERROR', message: NO_ANSWER }) as unknown };
+    expect(outcomes).toEqual([told, told, told]);
     cable.mend();
     await expectOnce(database.url, commands, new Map(outcomes.map((outcome, n) => [`cut ${n}`, outcome])));
+  });
+});
+
+describe('a connection that goes silent', () => {
+  const LIMIT_MS = 400;
+  let database: TestDatabase;
+  let cable: Cable;
+  let app: AppDatabase;
+
+  beforeAll(async () => {
+    database = await aDatabase(eventStoreMigrations);
+    await createModelTables(database.url, NOTES);
+    cable = await aCable(database.url);
+    app = await openAppDatabase({ url: cable.url, service: 'test', poolSize: 4, answerTimeoutMs: LIMIT_MS });
+  });
+
+  afterAll(async () => {
+    cable?.resume();
+    await app?.close();
+    await cable?.close();
+    await database?.drop();
+  });
+
+  test('holds up its callers for the limit, and whoever comes after it not at all', async () => {
+    const commands = new RecordCommands(NOTES, app, { maxBatch: 2, maxInFlight: 2 });
+    // So that both transactions of the tenant go through connections that are there.
+    await Promise.all([0, 1, 2, 3].map((n) => createNote(commands, `silent first ${n}`)));
+    cable.stall();
+    const began = performance.now();
+    const titles = Array.from({ length: 12 }, (_, n) => `silent ${n}`);
+    const outcomes = await Promise.all(titles.map((title) => createNote(commands, title)));
+    expect(performance.now() - began).toBeLessThan(LIMIT_MS * 10);
+    const failed = outcomes.filter((outcome) => 'error' in outcome);
+    expect(failed.length).toBeGreaterThan(0);
+    expect(failed.length).toBeLessThan(titles.length);
+    for (const { error } of failed) expect(error).toMatchObject({ code: 'INTERNAL_ERROR', message: NO_ANSWER });
+    cable.resume();
+    await expectOnce(database.url, commands, new Map(titles.map((title, n) => [title, outcomes[n]!])));
+  });
+
+  test.each<CutAt>(['before commit', 'during commit', 'after commit'])(
+    '%s leaves it open for its callers alone; what reaches Postgres late doubles nothing',
+    async (at) => {
+      const commands = new RecordCommands(NOTES, app);
+      const titles = [0, 1, 2].map((n) => `silent ${at} ${n}`);
+      const silent = cable.stallNext(at);
+      const outcomes = await Promise.all(titles.map((title) => createNote(commands, title)));
+      await silent;
+      const told = { error: expect.objectContaining({ code: 'INTERNAL_ERROR', message: OPEN }) as unknown };
+      expect(outcomes).toEqual(titles.map(() => told));
+      expect(await createNote(commands, `silent ${at} later`)).toHaveProperty('id');
+      cable.resume();
+      await expectOnce(database.url, commands, new Map(titles.map((title, n) => [title, outcomes[n]!])));
+    },
+  );
+
+  test('tells who gave no idempotencyKey to look first', async () => {
+    const commands = new RecordCommands(NOTES, app);
+    const silent = cable.stallNext('after commit');
+    const created = commands.create({ model: Note!, input: { title: 'no key' }, idempotencyKey: null, context });
+    await expect(created).rejects.toMatchObject({
+      code: 'INTERNAL_ERROR',
+      message: OPEN_WITHOUT_KEY,
+      cause: { code: 'LOG_OUTCOME_UNKNOWN' },
+    });
+    await silent;
+    cable.resume();
   });
 });
 
@@ -230,13 +316,20 @@ describe('a disk that is full', () => {
       await database.asOwner(`create ${trigger} for each row execute function disk_full()`);
       const answers = await Promise.all(titles.map((title) => api.ask(CREATE, { title })));
       for (const { errors } of answers) {
-        expect(errors).toMatchObject([{ extensions: { code: 'INTERNAL_ERROR' } }]);
+        expect(errors).toMatchObject([{ message: NO_ROOM, extensions: { code: 'INTERNAL_ERROR' } }]);
         expect(JSON.stringify(errors)).not.toMatch(/base\/5|device|event_log|model_note|53100|insert/i);
       }
-      // An operator finds the reason in the log.
-      expect(
-        JSON.stringify(api.logged, (_key, value: unknown) => (value instanceof Error ? value.message : value)),
-      ).toMatch(/No space left/);
+      // An operator finds the reason in the log, under the id that came with the answer.
+      const logged = api.logged.slice(-titles.length) as { err: { code: string; cause: Error }; requestId: string }[];
+      expect(logged).toEqual(
+        titles.map(() => ({
+          err: expect.objectContaining({ code: 'LOG_STORAGE_FULL' }) as unknown,
+          requestId: expect.stringMatching(/./) as unknown,
+        })),
+      );
+      expect(logged.map(({ err }) => err.cause.message)).toEqual(
+        titles.map(() => expect.stringMatching(/No space left/)),
+      );
       expect(await counts()).toEqual(before);
       await database.asOwner(`drop trigger full_now on ${table}`);
       const ids = await Promise.all(
@@ -259,30 +352,109 @@ describe('input that is too much, or no text', () => {
 
   afterAll(() => database?.drop());
 
+  const CREATE = `mutation ($title: String!, $body: String) { createNote(input: { title: $title, body: $body }) { id } }`;
+  const LIMIT = /Note\.created have more than 1048576 bytes/;
+
   test.each([
-    ['more than 1 MiB', '語'.repeat(400_000)],
-    ['several MB', 'y'.repeat(6_000_000)],
-    ['a NUL', 'a\0b'],
-    ['half a surrogate pair', 'a\uD800b'],
-  ])('%s is stored whole or refused with a code, and the commands beside it take effect', async (name, body) => {
+    ['more than 1 MiB', 'x'.repeat(1_200_000), LIMIT],
+    ['1 MiB in letters of three bytes', '漢'.repeat(400_000), LIMIT],
+    ['1 MiB of what JSON escapes', '\u0001'.repeat(200_000), LIMIT],
+    ['several MB', 'y'.repeat(6_000_000), LIMIT],
+    ['a NUL', 'a\0b', /^body has a NUL character/],
+    ['half a surrogate pair', 'a\uD800b', /^body has half a surrogate pair/],
+    ['more than the field takes', 'z'.repeat(8_000_001), /^body has 8000001 characters; at most 8000000/],
+  ])('%s is refused with what is wrong with it, and the commands beside it take effect', async (name, body, said) => {
     const commands = new RecordCommands(NOTES, database.app);
     const beside = [0, 1, 2, 3].map((n) => `${name} beside ${n}`);
-    const [odd, ...others] = await Promise.all([
+    const [first, second, odd, ...others] = await Promise.all([
+      createNote(commands, beside[0]!),
+      createNote(commands, beside[1]!),
       createNote(commands, name, body),
-      ...beside.map((title) => createNote(commands, title)),
+      createNote(commands, beside[2]!),
+      createNote(commands, beside[3]!),
     ]);
-    expect(others.every((outcome) => 'id' in outcome)).toBe(true);
+    expect(odd).toMatchObject({ error: { code: 'VALIDATION_ERROR', message: expect.stringMatching(said) as unknown } });
+    expect([first, second, ...others].every((outcome) => 'id' in outcome)).toBe(true);
     for (const { rows, events } of await notes(database, beside)) expect([rows.length, events.length]).toEqual([1, 1]);
-    const [stored] = await notes(database, [name]);
-    if ('error' in odd) {
-      expect(isCodedError(odd.error)).toBe(true);
-      expect(stored).toMatchObject({ rows: [], events: [] });
-    } else {
-      const [row] = await database.asOwner<{ body: string; logged: string }>(
-        `select body, (select data->>'body' from event_log where stream = 'Note-' || $1) as logged from model_note where id = $1::uuid`,
-        [odd.id],
-      );
-      expect(row!.body === body && row!.logged === body).toBe(true);
-    }
+    expect(await notes(database, [name])).toMatchObject([{ rows: [], events: [] }]);
+  });
+
+  test('the largest that the log takes is stored whole', async () => {
+    // What JSON has beside the text: {"body":"…","title":"…"}.
+    const title = 'the largest';
+    const body = 'x'.repeat(1024 * 1024 - JSON.stringify({ body: '', title }).length);
+    const commands = new RecordCommands(NOTES, database.app);
+    expect(await createNote(commands, 'one more byte', `${body}x`)).toMatchObject({
+      error: { code: 'VALIDATION_ERROR' },
+    });
+    const outcome = await createNote(commands, title, body);
+    expect(outcome).toHaveProperty('id');
+    const [row] = await database.asOwner<{ body: number; logged: number }>(
+      `select length(body) as body, (select length(data->>'body') from event_log where stream = 'Note-' || $1) as logged from model_note where id = $1::uuid`,
+      ['id' in outcome ? outcome.id : ''],
+    );
+    expect(row).toEqual({ body: body.length, logged: body.length });
+  });
+
+  describe('over HTTP', () => {
+    let api: Awaited<ReturnType<typeof anApi>>;
+    beforeAll(async () => void (api = await anApi([modelsApi(NOTES, database.app)])));
+    afterAll(() => api?.close());
+
+    const post = async (body: string, type = 'application/json') => {
+      const headers = { authorization: `Bearer ${TENANT}`, 'content-type': type };
+      const response = await fetch(api.url, { method: 'POST', headers, body });
+      expect(response.headers.get('content-type')).toMatch(/^application\/(graphql-response\+)?json/);
+      return { status: response.status, body: (await response.json()) as object };
+    };
+    const nested = (depth: number) => '['.repeat(depth) + ']'.repeat(depth);
+
+    test.each([
+      ['more than a body may have', 413, 'x'.repeat(1_500_000), /more than 1048576 bytes/],
+      ['a NUL', 200, 'a\0b', /^body has a NUL character/],
+      ['half a surrogate pair', 200, 'a\uD800b', /^body has half a surrogate pair/],
+    ])('%s is answered with %d and a coded error', async (name, status, body, said) => {
+      const answer = await post(JSON.stringify({ query: CREATE, variables: { title: `http ${name}`, body } }));
+      expect(answer.status).toBe(status);
+      if (said) {
+        expect(answer.body).toMatchObject({
+          errors: [{ message: expect.stringMatching(said) as unknown, extensions: { code: 'VALIDATION_ERROR' } }],
+        });
+        expect(await notes(database, [`http ${name}`])).toMatchObject([{ rows: [], events: [] }]);
+      }
+      const { createNote: beside } = await api.data(CREATE, { title: `http ${name} after` });
+      expect(beside.id).toBeTruthy();
+    });
+
+    const JSON_TYPE = 'application/json';
+    const deepVariable = `{"query": ${JSON.stringify(CREATE)}, "variables": {"title": "deep", "body": ${nested(100_000)}}}`;
+    const deepList = `mutation { createNote(input: { title: ${nested(40_000)} }) { id } }`;
+
+    test.each([
+      ['no JSON', JSON_TYPE, '{"query": '],
+      ['nothing', JSON_TYPE, ''],
+      ['a text', 'text/plain', 'hello'],
+      ['a value nested 100,000 deep', JSON_TYPE, deepVariable],
+      ['a body nested 400,000 deep', JSON_TYPE, nested(400_000)],
+      [
+        'a document nested 20,000 deep',
+        JSON_TYPE,
+        JSON.stringify({ query: `{ ${'a{'.repeat(20_000)}b${'}'.repeat(20_000)} }` }),
+      ],
+      ['a list nested 40,000 deep', JSON_TYPE, JSON.stringify({ query: deepList })],
+      ['a document that is too long', JSON_TYPE, JSON.stringify({ query: `{ ${'a '.repeat(60_000)} }` })],
+    ])('%s is refused with a code, without a stack', async (_name, type, body) => {
+      const answer = await post(body, type);
+      const { errors } = answer.body as { errors: { message: string; extensions?: { code?: string } }[] };
+      expect(errors.length).toBeGreaterThan(0);
+      for (const { message, extensions } of errors) {
+        expect({ code: extensions?.code, message }).toEqual({
+          code: expect.stringMatching(/^(VALIDATION_ERROR|QUERY_TOO_COMPLEX)$/) as unknown,
+          message: expect.stringMatching(/^.{10,500}$/) as unknown,
+        });
+        expect(message).not.toMatch(/ at .*:\d+|call stack|RangeError/);
+      }
+      expect(answer.status).toBeLessThan(500);
+    });
   });
 });

@@ -1,8 +1,9 @@
 import { uuidv7, type TenantId } from '@atomo-cc/kernel';
 import type { RecordedEvent } from '@atomo-cc/events';
 import { Leases1700000001000, openSystemDatabase, type SystemDatabase, type Tx } from '@atomo-cc/platform/postgres';
+import { createLogger, type Logger } from '@atomo-cc/platform/logging';
 import { Metrics } from '@atomo-cc/platform/telemetry';
-import { aDatabase, aSeed, eventually, seeded, type TestDatabase } from '@atomo-cc/testing';
+import { aCable, aDatabase, aSeed, eventually, seeded, type TestDatabase } from '@atomo-cc/testing';
 import { EventCatalogue } from '@atomo-cc/events';
 import { append } from '../append.js';
 import { EventCodec } from '../codec.js';
@@ -363,6 +364,49 @@ it('crashes between apply and commit repeat nothing', async () => {
   expect(await openDeadLetters(database.system, { projection: projection.name })).toEqual([]);
 });
 
+/** What a service's logger writes. */
+function logged(work: (logger: Logger) => void): string {
+  const logger = createLogger('test', 'info');
+  const stream = Object.getOwnPropertySymbols(logger).find(({ description }) => description === 'pino.stream')!;
+  const writer = (logger as unknown as Record<symbol, { write(line: string): void }>)[stream]!;
+  let lines = '';
+  const write = jest.spyOn(writer, 'write').mockImplementation((line) => void (lines += line));
+  work(logger);
+  write.mockRestore();
+  return lines;
+}
+
+describe('a connection that goes silent', () => {
+  it('holds up a projection for the limit; then it goes on, and nothing is counted twice', async () => {
+    const cable = await aCable(database.url);
+    const system = await openSystemDatabase({ url: cable.url, service: 'silent', poolSize: 6, answerTimeoutMs: 300 });
+    clean.push(
+      () => (cable.resume(), system.close()),
+      () => cable.close(),
+    );
+    const projection = counting();
+    await write(
+      A,
+      [1, 2, 3].map((n) => ({ stream: 'Thing-1', n })),
+    );
+    const runner = await run(projection, { database: system });
+    await caughtUp(runner);
+    for (const at of ['before commit', 'after commit'] as const) {
+      const silent = cable.stallNext(at);
+      await write(
+        A,
+        [4, 5].map((n) => ({ stream: 'Thing-2', n })),
+      );
+      await silent;
+      await eventually('it goes on', () => caughtUp(runner).then(() => true));
+      cable.resume();
+      await write(A, [{ stream: 'Thing-3', n: 6 }]);
+      await caughtUp(runner);
+      expect(await counted(projection)).toEqual(await truth());
+    }
+  });
+});
+
 describe('an event that cannot be applied', () => {
   const poisoned = () => {
     const poison = new Set<string>();
@@ -422,6 +466,41 @@ describe('an event that cannot be applied', () => {
     await expect(skipDeadLetter(database.system, { projection: projection.name }, bad[2]!, '  ')).rejects.toThrow(
       RangeError,
     );
+  });
+
+  it('leaves none of its values behind, neither in the letter nor in the log', async () => {
+    await database.asOwner('create table once (name text primary key)');
+    clean.push(() => database.asOwner('drop table once'));
+    await database.asOwner('grant select, insert on once to atomo_system');
+    const faults: unknown[] = [];
+    const projection = counting(async (_batch, tx) => {
+      await tx.execute(`insert into once values ('Ada Lovelace'), ('Ada Lovelace')`).catch((error: unknown) => {
+        faults.push(error);
+        throw error;
+      });
+    });
+    await write(A, [{ stream: 'Thing-1', n: 1 }]);
+    const reported: unknown[] = [];
+    const runner = await run(projection, { onError: (error) => void reported.push(error) });
+    await eventually('there is a letter', async () => {
+      return (await openDeadLetters(database.system, { projection: projection.name })).length > 0;
+    });
+    await runner.stop();
+    // Postgres has told the value; so it is by what is kept that it is not there.
+    expect(faults[0]).toMatchObject({ detail: expect.stringMatching(/Ada Lovelace/) as unknown });
+    const kept = await database.asOwner<{ error: string; row: string }>(
+      'select d.error, to_jsonb(d)::text as row from projection_dead_letters d',
+    );
+    const checkpoints = await database.asOwner<{ row: string }>(
+      'select to_jsonb(c)::text as row from projection_checkpoints c',
+    );
+    expect(kept[0]!.error).toBe('duplicate key value violates unique constraint "once_pkey"');
+    expect([...kept, ...checkpoints].map(({ row }) => row).join()).not.toMatch(/Lovelace/);
+    const lines = logged((logger) =>
+      [...faults, ...reported].forEach((err) => logger.warn({ err }, 'a projection failed')),
+    );
+    expect(lines).toMatch(/once_pkey/);
+    expect(lines).not.toMatch(/Lovelace/);
   });
 
   it('stops the projection when there are too many of them, and writes none down', async () => {

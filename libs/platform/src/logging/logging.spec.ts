@@ -16,6 +16,15 @@ function written(work: (logger: ReturnType<typeof createLogger>) => void, level 
   return lines.map((line) => JSON.parse(line) as Record<string, unknown>);
 }
 
+const refusal = () =>
+  Object.assign(new Error('duplicate key value violates unique constraint "contact_email"'), {
+    code: '23505',
+    detail: 'Key (email)=(s3cret) already exists.',
+    where: "PL/pgSQL function keep('s3cret') line 3",
+    internalQuery: "select 's3cret'",
+    parameters: ['s3cret'],
+  });
+
 describe('the logger', () => {
   it('writes JSON with the name of the service, from its level on', () => {
     const lines = written((logger) => {
@@ -41,6 +50,11 @@ describe('the logger', () => {
     },
     // As TypeORM reports a failed statement.
     { err: Object.assign(new Error('duplicate key'), { query: 'insert', parameters: ['s3cret'] }) },
+    // As Postgres refuses a row, a value, or a call of a function; as TypeORM wraps that, and as many connections fail at once.
+    { err: refusal() },
+    { err: Object.assign(new Error('duplicate key'), refusal(), { driverError: refusal() }) },
+    { err: new AggregateError([refusal(), refusal()], 'all refused') },
+    { err: new Error('a projection failed', { cause: refusal() }) },
     {
       req: {
         id: '1',
@@ -53,6 +67,12 @@ describe('the logger', () => {
     const [logged] = written((logger) => logger.warn(line, 'look'));
     expect(JSON.stringify(logged)).not.toContain('s3cret');
     expect(logged).toMatchObject({ msg: 'look' });
+  });
+
+  it('changes nothing of an error that it logs', () => {
+    const err = Object.assign(new Error('outer'), { driverError: refusal(), others: [refusal()] });
+    written((logger) => logger.error({ err }, 'failed'));
+    expect([err.driverError, ...err.others].map(({ detail }) => detail)).toEqual([refusal().detail, refusal().detail]);
   });
 
   it('keeps what an error says', () => {

@@ -1,5 +1,5 @@
 import type { LoggerService } from '@nestjs/common';
-import { pino, type Logger } from 'pino';
+import { pino, stdSerializers, type Logger } from 'pino';
 import { traceIds } from '../telemetry/index.js';
 
 export type { Logger } from 'pino';
@@ -12,16 +12,35 @@ const REDACTED = [
   'req.headers.authorization',
   'req.headers.cookie',
   'req.headers["x-api-key"]',
-  // A refused login of Redis carries the command it was, and a failed statement its parameters.
+  // A refused login of Redis carries the command it was.
   'err.command.args',
-  'err.parameters',
-  'err.driverError.parameters',
   ...['password', 'accessToken', 'refreshToken', 'apiKey', 'authorization'].flatMap((name) => [
     name,
     `*.${name}`,
     `*.*.${name}`,
   ]),
 ];
+
+/**
+ * What Postgres and TypeORM say beside the message that quotes values: a row's (`Key (email)=(…) already exists`), those a
+ * function was called with, and a statement's parameters. They may be somebody's personal data, and a log is kept for long.
+ */
+const QUOTING = ['detail', 'where', 'internalQuery', 'parameters'];
+
+/** An error as it is logged: with its causes' messages and stacks, without the values that Postgres quotes. */
+function loggedError(error: Error): unknown {
+  const logged: unknown = stdSerializers.err(error);
+  if (logged !== error) hideValues(logged, Object.getPrototypeOf(logged));
+  return logged;
+}
+
+/** @param made the prototype of what the serializer has made for this line alone: to change that changes no error */
+function hideValues(logged: unknown, made: unknown): void {
+  if (typeof logged !== 'object' || logged === null || Object.getPrototypeOf(logged) !== made) return;
+  const fields = logged as Record<string, unknown>;
+  for (const name of QUOTING) if (fields[name] !== undefined) fields[name] = '[redacted]';
+  for (const value of Object.values(fields).flat()) hideValues(value, made);
+}
 
 /** The service's JSON logger. Lines that are written within a span have its `traceId` and `spanId`. */
 export function createLogger(service: string, level: string): Logger {
@@ -31,6 +50,7 @@ export function createLogger(service: string, level: string): Logger {
     mixin: traceIds,
     redact: { paths: REDACTED, censor: '[redacted]' },
     serializers: {
+      err: loggedError,
       req: (request: { method: string; url: string; id: string }) => ({
         id: request.id,
         method: request.method,

@@ -1,8 +1,18 @@
 import type { QueryRunner } from 'typeorm';
 import { type TenantId } from '@atomo-cc/kernel';
-import { aDatabase, eventually, type TestDatabase } from '@atomo-cc/testing';
+import { aCable, aDatabase, eventually, type Cable, type CutAt, type TestDatabase } from '@atomo-cc/testing';
 import { booleanArray, byteaArray, doubleArray, intArray, jsonArray, textArray, timestampArray } from './arrays.js';
-import { APP_ROLE, openAppDatabase, sqlState, SYSTEM_ROLE, violatedConstraint, type AppDatabase } from './database.js';
+import {
+  APP_ROLE,
+  fateOf,
+  openAppDatabase,
+  openSystemDatabase,
+  sqlState,
+  SYSTEM_ROLE,
+  violatedConstraint,
+  type AppDatabase,
+  type SystemDatabase,
+} from './database.js';
 import { Leases1700000001000, releaseLease, takeLease } from './lease.js';
 import { changeTables, describeConnectFault, migrate, runAll, tenantTable } from './migrate.js';
 
@@ -266,6 +276,108 @@ describe('a connection that breaks', () => {
     await terminate(broken);
     await eventually('the pool has noticed', async () => (await pidOf().catch(() => broken)) !== broken);
   });
+});
+
+describe('a connection that goes silent', () => {
+  const LIMIT_MS = 300;
+  let cable: Cable;
+  let stalled: AppDatabase;
+  let background: SystemDatabase;
+  beforeEach(async () => {
+    cable = await aCable(database.url);
+    const options = { url: cable.url, service: 'test', poolSize: 1, answerTimeoutMs: LIMIT_MS };
+    [stalled, background] = await Promise.all([openAppDatabase(options), openSystemDatabase(options)]);
+  });
+  afterEach(async () => {
+    cable.resume();
+    await stalled.close();
+    await background.close();
+    await cable.close();
+  });
+  const insert = 'insert into things values ($1, $2)';
+
+  it.each(['at the first statement', 'within the transaction', 'with statements sent behind it'])(
+    '%s fails the transaction when the limit is over, and the next one has another',
+    async (when) => {
+      if (when === 'at the first statement') cable.stall();
+      const began = performance.now();
+      const fault = await faultOf(
+        stalled.transaction(A, async (tx) => {
+          await tx.execute(insert, [1, A]);
+          cable.stall();
+          if (when === 'with statements sent behind it') for (const id of [2, 3]) tx.send(insert, [id, A]);
+          await tx.query('select 1');
+        }),
+      );
+      const took = performance.now() - began;
+      expect([fateOf(fault), sqlState(fault)]).toEqual(['undone', null]);
+      expect(took).toBeGreaterThan(LIMIT_MS - 20);
+      expect(took).toBeLessThan(LIMIT_MS * 10);
+      await stalled.transaction(A, (tx) => tx.execute(insert, [4, A]));
+      cable.resume();
+      expect(await database.asOwner('select id from things')).toEqual([{ id: 4 }]);
+    },
+  );
+
+  it.each<[at: CutAt, rows: number]>([
+    ['before commit', 0],
+    ['after commit', 1],
+  ])('%s leaves open whether it was committed', async (at, rows) => {
+    const silent = cable.stallNext(at);
+    const fault = await faultOf(stalled.transaction(A, (tx) => tx.execute(insert, [1, A])));
+    await silent;
+    expect(fateOf(fault)).toBe('open');
+    expect(await database.asOwner('select id from things')).toHaveLength(rows);
+  });
+
+  it('fails who is behind it in the queue of the pool at its own limit, and background parts as well', async () => {
+    cable.stall();
+    const faults = await Promise.all([
+      faultOf(background.transaction((tx) => tx.query('select 1'))),
+      faultOf(stalled.ping()),
+    ]);
+    expect(faults.every((fault) => fault instanceof Error)).toBe(true);
+    expect(await background.transaction((tx) => tx.query('select 1 as one'))).toEqual([{ one: 1 }]);
+    await stalled.ping();
+  });
+});
+
+describe('the fate of a transaction', () => {
+  it('is undone where no connection was to be had, and none of its own where Postgres refused it', async () => {
+    const cable = await aCable(database.url);
+    const app = await openAppDatabase({ url: cable.url, service: 'test', poolSize: 1 });
+    try {
+      const refused = await faultOf(app.transaction(A, (tx) => tx.query('select 1 / 0')));
+      const own = new Error('of my own');
+      expect(await faultOf(app.transaction(A, () => Promise.reject(own)))).toBe(own);
+      cable.cut();
+      const away = await faultOf(app.transaction(A, (tx) => tx.query('select 1')));
+      expect([refused, own, away].map(fateOf)).toEqual([null, null, 'undone']);
+    } finally {
+      await app.close();
+      await cable.close();
+    }
+  });
+
+  it.each(['53100', '23514', '40003', '08007'])(
+    'with a commit that is refused as %s is open only where that says so',
+    async (state) => {
+      await database.asOwner(
+        `create or replace function refuse() returns trigger language plpgsql as $$ begin raise exception 'no' using errcode = '${state}'; end $$`,
+      );
+      await database.asOwner(
+        'create constraint trigger refuse_now after insert on things deferrable initially deferred for each row execute function refuse()',
+      );
+      try {
+        const fault = await faultOf(
+          database.app.transaction(A, (tx) => tx.execute('insert into things values (1, $1)', [A])),
+        );
+        expect([sqlState(fault), fateOf(fault)]).toEqual([state, /^(08|40003)/.test(state) ? 'open' : null]);
+      } finally {
+        await database.asOwner('drop trigger refuse_now on things');
+      }
+    },
+  );
 });
 
 describe('sqlState', () => {

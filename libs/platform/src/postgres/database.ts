@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
-import type { Client, PoolClient } from 'pg';
+import type { Client, PoolClient, QueryConfig } from 'pg';
 import { DataSource, type EntityTarget, type ObjectLiteral, type QueryRunner, type Repository } from 'typeorm';
-import { CodedError, isUuid, type TenantId } from '@atomo-cc/kernel';
+import { CodedError, isCodedError, isUuid, type TenantId } from '@atomo-cc/kernel';
 
 /** The Postgres role that serves requests: it sees the rows of the tenant set for its transaction, and no others. */
 export const APP_ROLE = 'atomo_app';
@@ -17,6 +17,13 @@ const POOL_SIZE = 10;
 const CONNECT_TIMEOUT_MS = 10_000;
 /** A request's statement that runs longer is ended: it holds a connection that all others wait for. */
 const STATEMENT_TIMEOUT_MS = 60_000;
+/**
+ * A statement that has no answer by now will get none: Postgres would have ended it before. The line is dead although nothing
+ * says so (a firewall that forgot it, a machine that hangs), and with it all that waits on that connection.
+ */
+const ANSWER_TIMEOUT_MS = STATEMENT_TIMEOUT_MS + 5_000;
+/** A rollback does next to nothing. Where it takes longer the connection is thrown away, which rolls back as well. */
+const ROLLBACK_TIMEOUT_MS = 5_000;
 
 /** Statements are sent without waiting for the answers before them (`pipeline` of node-postgres). */
 export const PIPELINED = { pipeline: true } as const;
@@ -46,6 +53,10 @@ function nameOf(sql: string): string | undefined {
 export class Tx {
   private readonly sent: Promise<unknown>[] = [];
   private firstFault: Error | undefined;
+  /** Whether a commit was sent, and may have taken effect for all that is known so far. */
+  private mayBeCommitted = false;
+  /** SQLSTATE with which the commit was refused. */
+  private refusal: string | null = null;
 
   /** @param runner has `client` checked out; TypeORM's repositories work through it */
   constructor(
@@ -91,7 +102,10 @@ export class Tx {
 
   /** @internal @throws what a statement that was sent has failed with, or TRANSACTION_ABORTED */
   async commit(): Promise<void> {
+    this.mayBeCommitted = true;
     const [end] = await Promise.allSettled([this.client.query('commit'), ...this.sent]);
+    if (end.status === 'fulfilled') this.mayBeCommitted = end.value.command === 'COMMIT';
+    else this.refusal = sqlState(end.reason);
     if (this.firstFault) throw this.firstFault;
     if (end.status === 'rejected') throw end.reason;
     // What Postgres makes of a commit after a statement has failed and its error was swallowed.
@@ -105,14 +119,21 @@ export class Tx {
 
   /** @internal Answers the error that the transaction has failed with, which is `fault` unless that is a consequence. */
   async rollback(fault: unknown): Promise<unknown> {
+    let isLost = false;
     try {
-      await this.client.query('rollback');
+      await this.client.query({ text: 'rollback', query_timeout: ROLLBACK_TIMEOUT_MS } as QueryConfig);
+      // A server that goes down over a commit (a log that cannot be written) answers an error as well, but nothing after it.
+      if (this.refusal !== null && !UNDECIDED.test(this.refusal)) this.mayBeCommitted = false;
     } catch {
+      isLost = true;
       // A connection on which not even this works must not serve anybody else; an ended one the pool throws away.
       void (this.client as unknown as Client).end().catch(() => undefined);
     }
     await Promise.allSettled(this.sent);
-    return this.firstFault && sqlState(fault) === ABORTED ? this.firstFault : fault;
+    const told = this.firstFault && sqlState(fault) === ABORTED ? this.firstFault : fault;
+    if (this.mayBeCommitted) fates.set(told as Error, 'open');
+    else if (isLost) setUndone(told);
+    return told;
   }
 
   private keep(answer: Promise<unknown>): void {
@@ -123,6 +144,28 @@ export class Tx {
 
 /** SQLSTATE of every statement after one that failed. */
 const ABORTED = '25P02';
+
+/** SQLSTATEs that leave open whether a commit took effect: of connections, and 40003, which says just that. */
+const UNDECIDED = /^(08|40003)/;
+
+/**
+ * What became of a transaction whose connection failed it. `undone`: nothing of it was kept, because none was to be had or
+ * because it broke before the commit was sent. `open`: it broke at the commit, and nobody here knows.
+ */
+export type TransactionFate = 'undone' | 'open';
+
+/** By the error, so that the error stays what it is to who looks for its SQLSTATE. */
+const fates = new WeakMap<object, TransactionFate>();
+
+/** The fate of the transaction that failed with this error, or null where its connection was not at fault. */
+export function fateOf(error: unknown): TransactionFate | null {
+  return (typeof error === 'object' && error !== null && fates.get(error)) || null;
+}
+
+/** What was thrown for another reason says that reason; a coded error may be a constant that others throw too. */
+function setUndone(error: unknown): void {
+  if (typeof error === 'object' && error !== null && !isCodedError(error)) fates.set(error, 'undone');
+}
 
 /**
  * Runs `work` in one transaction on a connection of its own, which goes back to the pool only if it is sound.
@@ -136,7 +179,11 @@ export async function inTransaction<Result>(
   // TypeORM watches the connection while it is out: one that breaks is taken out of the pool.
   const runner = source.createQueryRunner();
   try {
-    const tx = new Tx(runner, (await runner.connect()) as PoolClient);
+    const client = await runner.connect().catch((error: unknown) => {
+      setUndone(error);
+      throw error;
+    });
+    const tx = new Tx(runner, client as PoolClient);
     // So that its repositories take part in this transaction instead of opening, and committing, one of their own.
     Object.assign(runner, { isTransactionActive: true, transactionDepth: 1 });
     try {
@@ -158,7 +205,8 @@ export class AppDatabase {
 
   /**
    * Runs `work` in one transaction that sees only `tenant`'s rows, and none if that is no UUID; an error rolls everything back.
-   * @throws CodedError TRANSACTION_ABORTED when a statement failed and `work` went on as if it had not; what `work` throws
+   * @throws CodedError TRANSACTION_ABORTED when a statement failed and `work` went on as if it had not; what `work` throws;
+   * an error with a fate (see `fateOf`) when the connection failed, or no answer came in time
    */
   async transaction<Result>(tenant: TenantId, work: (tx: Tx) => Promise<Result>): Promise<Result> {
     // In one statement and without waiting, so that opening costs no round trip. SET takes no parameters: only what has the
@@ -185,7 +233,8 @@ export class SystemDatabase {
 
   /**
    * Runs `work` in one transaction; an error rolls everything back.
-   * @throws CodedError TRANSACTION_ABORTED when a statement failed and `work` went on as if it had not; what `work` throws
+   * @throws CodedError TRANSACTION_ABORTED when a statement failed and `work` went on as if it had not; what `work` throws;
+   * an error with a fate (see `fateOf`) when the connection failed, or no answer came in time
    */
   async transaction<Result>(work: (tx: Tx) => Promise<Result>): Promise<Result> {
     return inTransaction(this.source, (tx) => tx.query('begin'), work);
@@ -203,6 +252,8 @@ export interface DatabaseOptions {
   readonly service: string;
   readonly entities?: readonly (new () => object)[];
   readonly poolSize?: number;
+  /** How long a statement waits for its answer before its connection is given up; longer than any statement may run. */
+  readonly answerTimeoutMs?: number;
 }
 
 async function connect(options: DatabaseOptions, role: string): Promise<DataSource> {
@@ -214,7 +265,13 @@ async function connect(options: DatabaseOptions, role: string): Promise<DataSour
     poolSize: options.poolSize ?? POOL_SIZE,
     connectTimeoutMS: CONNECT_TIMEOUT_MS,
     // The role is a start-up parameter, so a connection of this pool never exists under the owner's rights.
-    extra: { options: `-c role=${role} -c statement_timeout=${STATEMENT_TIMEOUT_MS}`, keepAlive: true, ...PIPELINED },
+    extra: {
+      options: `-c role=${role} -c statement_timeout=${STATEMENT_TIMEOUT_MS}`,
+      keepAlive: true,
+      // With `pipeline` node-postgres ends the connection when the time is over, since all behind that statement waits too.
+      query_timeout: options.answerTimeoutMs ?? ANSWER_TIMEOUT_MS,
+      ...PIPELINED,
+    },
   });
   return source.initialize();
 }

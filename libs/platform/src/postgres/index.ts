@@ -1,6 +1,7 @@
 export {
   APP_ROLE,
   AppDatabase,
+  fateOf,
   openAppDatabase,
   openSystemDatabase,
   sqlState,
@@ -10,7 +11,7 @@ export {
   violatedConstraint,
 } from './database.js';
 export { booleanArray, byteaArray, doubleArray, intArray, jsonArray, textArray, timestampArray } from './arrays.js';
-export type { DatabaseOptions } from './database.js';
+export type { DatabaseOptions, TransactionFate } from './database.js';
 export { POSTGRES_ERRORS } from './errors.js';
 export { Leases1700000001000, releaseLease, takeLease } from './lease.js';
 export type { Lease } from './lease.js';
