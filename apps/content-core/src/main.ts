@@ -27,6 +27,7 @@ import { Imports, ProgressFeed, syncJobsApi } from './historical-sync/index.js';
 import { memoryApi } from './memory/index.js';
 import { contentCoreMigrations } from './migrations.js';
 import { createModelTables, loadSchema, modelsApi, projectionsOf } from './models/index.js';
+import { projectionsApi } from './projections/index.js';
 
 const NAME = 'content-core';
 /** Relay, login and the shards of projections and their builds; a shard takes a connection while it has something to do. */
@@ -63,6 +64,7 @@ await runService(async () => {
     modelsApi(schema, database, { codec, wasErasedSince, onAppended }),
     eventsApi(database, codec),
     auditApi(database, codec),
+    projectionsApi(database),
     syncJobsApi(imports, new ProgressFeed(subscriber)),
     memoryApi({ database, store, embedder: localHashEmbedder }),
   ]);

@@ -34,7 +34,15 @@ export {
   rollbackProjection,
   switchBuild,
 } from './projections/builds.js';
-export type { Build, BuildMove, BuildOf, BuildOrder, BuildRequest, BuildState } from './projections/builds.js';
+export type {
+  Build,
+  BuildFacts,
+  BuildMove,
+  BuildOf,
+  BuildOrder,
+  BuildRequest,
+  BuildState,
+} from './projections/builds.js';
 export { exportLog, LOG_EXPORT_ERRORS } from './log-export.js';
 export type { LogExportCounts, LogExportHeader, LogExportOptions } from './log-export.js';
 export { importLog } from './log-import.js';
@@ -47,7 +55,14 @@ export { PROJECTION_ERRORS, unknownEvent } from './projections/projection.js';
 export type { DecodeEvents, Projection, ProjectionTable, ProjectionTarget } from './projections/projection.js';
 export { PROJECTION_LEASE_MS, PROJECTION_POLL_MS, ProjectionRunner } from './projections/runner.js';
 export type { ProjectionRunnerOptions } from './projections/runner.js';
-export { projectionStatus } from './projections/status.js';
-export type { BuildProgress, BuildStatus, ProjectionStatus, ShardStatus } from './projections/status.js';
+export { projectionStatus, visibleProjections } from './projections/status.js';
+export type {
+  BuildProgress,
+  BuildStatus,
+  ProjectionStatus,
+  ShardFacts,
+  ShardStatus,
+  VisibleBuild,
+} from './projections/status.js';
 export { REPLAY_ERRORS, replayLog } from './replay.js';
 export type { ReplayOptions, ReplayTotals } from './replay.js';

@@ -3,7 +3,7 @@ import { CodedError } from '@atomo-cc/kernel';
 import { changeTables, type SystemDatabase, type Tx } from '@atomo-cc/platform/postgres';
 import { insertAuditRows } from './audit.js';
 import { Fence, FENCE_LOCK } from './fence.js';
-import { ensureFirstBuilds } from './projections/build-steps.js';
+import { ensureBuilds } from './projections/build-steps.js';
 import { isUnderWay, readBuilds } from './projections/builds.js';
 import {
   applyEvents,
@@ -64,7 +64,7 @@ export async function replayLog(options: ReplayOptions): Promise<ReplayTotals> {
   const tables = ['audit_log', ...projections.flatMap((projection) => projection.tables.map(({ name }) => name))];
   if (!options.isAgain) await refuseRows(database, tables);
   const work = { database, databaseUrl, fence: new Fence(), projections, decode, onError: () => undefined };
-  await ensureFirstBuilds(work);
+  await ensureBuilds(work);
   const totals: Record<string, number> = {};
   await database.transaction(async (fence) => {
     // Alone: an append holds it shared from before it draws a position until its commit.

@@ -29,7 +29,11 @@ const TAKEN_FIELDS = [...OWN_FIELDS, 'tenantId', 'deletedAt'];
 /** Types of the API that are no model; two types of one name would stop the boot without saying where. */
 export const PLATFORM_TYPES = [
   'Query Mutation Subscription PageInfo Direction Event EventEdge EventConnection FieldChange',
-  'AuditChange AuditEntry AuditEdge AuditConnection',
+  'AuditEntry AuditEdge AuditConnection AuditChange',
+  'Projection ProjectionMode ProjectionBuild ProjectionBuildState ProjectionBuildProgress',
+  'HistoricalSyncJobConnection HistoricalSyncStatus HistoricalSyncError QuarantinedRecord',
+  'MemorySearchInput MemorySearchMode MemorySearchResult MemoryHit MemoryRecord MemoryPerson MemoryMatch',
+  'GraphNodeConnection GraphNodeType GraphNodeWithEdges GraphEdge GraphEdgeConnection',
   'String Int Float Boolean ID Date DateTime JSON Decimal GeoPoint',
 ].flatMap((line) => line.split(' '));
 

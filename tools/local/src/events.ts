@@ -20,19 +20,18 @@ import { readConfig, type LocalConfig } from './config.js';
 import { readLines, writeWholeFile } from './event-files.js';
 import type { Secrets } from './home.js';
 import { databaseUrl, onOperatorDatabase, readHome, tenantOf, toldAs } from './operator-database.js';
-import { parseOptions } from './options.js';
+import { chooseAction, parseOptions } from './options.js';
 import { Progress } from './progress.js';
 import { Refusal, runCommand } from './refusal.js';
 
-const USAGE =
-  'Say what to do: npm run events -- verify, checkpoint FILE, export FILE, import FILE or replay; see npm run events -- --help.';
+const EXAMPLE = 'npm run events -- verify, checkpoint FILE, export FILE, import FILE or replay';
 /** What each action takes. */
 const ACTIONS = {
-  verify: { file: false, options: ['tenant', 'checkpoint'] },
-  checkpoint: { file: true, options: ['tenant'] },
-  export: { file: true, options: ['tenant'] },
-  import: { file: true, options: ['unsealed'] },
-  replay: { file: false, options: ['again'] },
+  verify: { words: 0, options: ['tenant', 'checkpoint'] },
+  checkpoint: { words: 1, options: ['tenant'] },
+  export: { words: 1, options: ['tenant'] },
+  import: { words: 1, options: ['unsealed'] },
+  replay: { words: 0, options: ['again'] },
 } as const;
 await runCommand(async () => {
   const { values, positionals } = parseOptions('events', process.argv.slice(2), {
@@ -42,10 +41,8 @@ await runCommand(async () => {
     again: { type: 'boolean' },
   });
   const config = readConfig();
-  const [action, target, ...more] = positionals;
-  if (!isAction(action) || more.length > 0 || ACTIONS[action].file !== (target !== undefined)) throw new Refusal(USAGE);
-  const foreign = Object.keys(values).find((name) => !(ACTIONS[action].options as readonly string[]).includes(name));
-  if (foreign) throw new Refusal(`--${foreign} is nothing for ${action}; see npm run events -- --help.`);
+  const { action, words } = chooseAction('events', ACTIONS, positionals, { options: values, example: EXAMPLE });
+  const [target] = words;
   const tenant = tenantOf(values.tenant);
   const url = databaseUrl(config);
   if (action === 'replay') return contentCore(config, url, ...(values.again ? ['--again'] : []));
@@ -60,10 +57,6 @@ await runCommand(async () => {
   });
 });
 process.exit();
-
-function isAction(word: string | undefined): word is keyof typeof ACTIONS {
-  return word !== undefined && Object.hasOwn(ACTIONS, word);
-}
 
 async function verify(
   database: SystemDatabase,

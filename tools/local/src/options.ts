@@ -33,3 +33,28 @@ export function parseOptions<Known extends Options>(
   }
   return parsed;
 }
+
+/** What each action of a command takes: so many words behind its own, and these options. */
+export type Actions<Action extends string> = Readonly<
+  Record<Action, { readonly words: number; readonly options: readonly string[] }>
+>;
+
+/**
+ * The action that is meant, and the words behind it.
+ * @param example of a right use, for who gives none
+ * @throws Refusal for another action or number of words, and for an option that is nothing for it
+ */
+export function chooseAction<Action extends string>(
+  command: 'events' | 'projections',
+  actions: Actions<Action>,
+  [action, ...words]: readonly string[],
+  given: { readonly options: Readonly<Record<string, unknown>>; readonly example: string },
+): { readonly action: Action; readonly words: readonly string[] } {
+  const isKnown = (word: string | undefined): word is Action => word !== undefined && Object.hasOwn(actions, word);
+  if (!isKnown(action) || actions[action].words !== words.length) {
+    throw new Refusal(`Say what to do: ${given.example}; see npm run ${command} -- --help.`);
+  }
+  const foreign = Object.keys(given.options).find((name) => !actions[action].options.includes(name));
+  if (foreign) throw new Refusal(`--${foreign} is nothing for ${action}; see npm run ${command} -- --help.`);
+  return { action, words };
+}

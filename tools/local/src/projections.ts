@@ -17,23 +17,41 @@ import {
 import type { SystemDatabase } from '@atomo-cc/platform/postgres';
 import { readConfig } from './config.js';
 import { databaseUrl, onOperatorDatabase, tenantOf } from './operator-database.js';
-import { parseOptions } from './options.js';
+import { chooseAction, parseOptions } from './options.js';
 import { Progress } from './progress.js';
 import { Refusal, runCommand } from './refusal.js';
 
 /** How often --wait looks. */
 const WAIT_LOOK_MS = 250;
+/** For how long --wait gives a running content-core time to take a build up: some beats of its runner. */
+const TAKE_UP_MS = 15_000;
 /** States in which nothing more happens to a build by itself. */
 const ENDED = ['live', 'merged', 'retired', 'cancelled', 'failed', 'dropped'];
 
+const EXAMPLE = 'npm run projections -- rebuild NAME --reason TEXT';
+/** What each action takes. */
+const ACTIONS = {
+  list: { words: 0, options: ['json'] },
+  rebuild: { words: 1, options: ['tenant', 'reason', 'hold', 'allow-dead-letters', 'wait'] },
+  switch: { words: 1, options: ['allow-dead-letters'] },
+  cancel: { words: 1, options: ['reason'] },
+  rollback: { words: 1, options: ['reason', 'hold', 'wait'] },
+  pause: { words: 1, options: ['build'] },
+  resume: { words: 1, options: ['build'] },
+  letters: { words: 1, options: ['build', 'json'] },
+  retry: { words: 2, options: ['build'] },
+  skip: { words: 2, options: ['build', 'reason'] },
+} as const;
+
 await runCommand(async () => {
-  const given = parse();
-  return onOperatorDatabase(databaseUrl(readConfig()), 'projections', (database) => run(database, given));
+  const { values, positionals } = parse();
+  const given = positionals.length > 0 ? positionals : ['list'];
+  const chosen = chooseAction('projections', ACTIONS, given, { options: values, example: EXAMPLE });
+  return onOperatorDatabase(databaseUrl(readConfig()), 'projections', (database) => run(database, chosen, values));
 });
 process.exit();
 
-type Given = ReturnType<typeof parse>;
-type Values = Given['values'];
+type Values = ReturnType<typeof parse>['values'];
 
 function parse() {
   return parseOptions('projections', process.argv.slice(2), {
@@ -47,20 +65,18 @@ function parse() {
   });
 }
 
-async function run(database: SystemDatabase, { values, positionals }: Given): Promise<number> {
-  const [action = 'list', projection, position, ...more] = positionals;
-  const needsPosition = action === 'retry' || action === 'skip';
-  if (
-    more.length > 0 ||
-    (position !== undefined) !== needsPosition ||
-    (projection !== undefined) !== (action !== 'list')
-  )
-    throw usage();
-  if (action === 'list') return list(await projectionStatus(database), values);
+async function run(
+  database: SystemDatabase,
+  { action, words }: { readonly action: keyof typeof ACTIONS; readonly words: readonly string[] },
+  values: Values,
+): Promise<number> {
+  const [projection, position] = words;
   const which = { projection: projection!, ...(values.build === undefined ? {} : { build: numberOf(values.build) }) };
   const allowDeadLetters = values['allow-dead-letters'] ?? false;
-  const order = () => ({ projection: projection!, by: `operator:${os.userInfo().username}`, reason: reasonOf(values) });
+  const order = () => ({ projection: projection!, by: `operator:${userName()}`, reason: reasonOf(values) });
   switch (action) {
+    case 'list':
+      return list(await projectionStatus(database), values);
     case 'rebuild': {
       const more = { tenant: tenantOf(values.tenant), holdSwitch: values.hold ?? false, allowDeadLetters };
       return begun(database, projection!, await requestBuild(database, { ...order(), ...more }), values);
@@ -86,8 +102,12 @@ async function run(database: SystemDatabase, { values, positionals }: Given): Pr
       return say(`${projection} goes on.`);
     case 'letters': {
       const letters = await openDeadLetters(database, which);
+      if (values.json) return sayJson(letters);
       for (const { position, tenant, stream, type, error, attempts } of letters) {
-        console.log(`${position}  ${type}  ${stream}  tenant ${tenant}  ${attempts} attempts: ${error}`);
+        // Quoted: nobody vouches for an error's words, and each letter is one line.
+        console.log(
+          `${position}  ${type}  ${stream}  tenant ${tenant}  ${attempts} attempts: ${JSON.stringify(error)}`,
+        );
       }
       return say(`${letters.length} open dead letters.`);
     }
@@ -97,18 +117,11 @@ async function run(database: SystemDatabase, { values, positionals }: Given): Pr
     case 'skip':
       await skipDeadLetter(database, which, positionOf(position!), reasonOf(values));
       return say(`The event at position ${position} is closed without taking effect.`);
-    default:
-      throw usage();
   }
 }
 
 function list(projections: readonly ProjectionStatus[], values: Values): number {
-  if (values.json) {
-    console.log(
-      JSON.stringify(projections, (_, value: unknown) => (typeof value === 'bigint' ? String(value) : value), 2),
-    );
-    return 0;
-  }
+  if (values.json) return sayJson(projections);
   for (const { projection, builds } of projections) {
     console.log(projection);
     for (const build of builds) console.log(`  ${told(build)}`);
@@ -127,7 +140,8 @@ function told(build: BuildStatus): string {
   if (progress) parts.push(progressText(progress));
   if (openDeadLetters > 0) parts.push(`${openDeadLetters} open dead letters`);
   const fault = error ?? build.shards.find(({ lastError }) => lastError)?.lastError;
-  if (fault) parts.push(fault);
+  // Each build is one line, whatever an error says.
+  if (fault) parts.push(fault.replaceAll(/\s+/g, ' '));
   return parts.join(', ');
 }
 
@@ -142,29 +156,46 @@ function progressText({
   return `${eventsDone}${of} events, ${Math.round(eventsPerSecond)}/s${eta}`;
 }
 
-/** Says that a build has begun, or follows it to its end with --wait. */
+/** Says that a build is asked for, or follows it with --wait until it is live, or cannot get there by itself. */
 async function begun(database: SystemDatabase, projection: string, number: number, values: Values): Promise<number> {
   if (!values.wait) return say(`Build ${number} of ${projection} is asked for. Follow it with: npm run projections`);
   const progress = new Progress(`build ${number} of ${projection}`);
-  for (;;) {
-    const status = (await projectionStatus(database)).find((each) => each.projection === projection);
-    const build = status?.builds.find((each) => each.build === number);
-    if (!build || ENDED.includes(build.state)) {
-      progress.end();
-      const isThere = build?.state === 'live' || build?.state === 'merged';
-      say(build ? `${projection}: ${told(build)}` : `Build ${number} of ${projection} is gone.`);
-      return isThere ? 0 : 1;
+  const from = performance.now();
+  try {
+    for (;;) {
+      const status = (await projectionStatus(database)).find((each) => each.projection === projection);
+      const build = status?.builds.find((each) => each.build === number);
+      if (!build) throw new Refusal(`Build ${number} of ${projection} is gone.`);
+      if (ENDED.includes(build.state) || isStuck(build)) {
+        progress.end();
+        const said = `${projection}: ${told(build)}`;
+        if (build.state === 'live' || build.state === 'merged') return say(said);
+        throw new Refusal(said);
+      }
+      if (build.state === 'ready' && build.holdSwitch) {
+        progress.end();
+        return say(`Build ${number} has caught up and is held. Let it go live with: switch ${projection}`);
+      }
+      if (build.state === 'requested' && performance.now() - from > TAKE_UP_MS) {
+        throw new Refusal(
+          `No running content-core has taken build ${number} of ${projection} up; it begins as soon as one with version ${build.version} of it runs.`,
+        );
+      }
+      if (build.progress) {
+        const { eventsDone, eventsToDo } = build.progress;
+        progress.show(eventsDone, eventsToDo ?? 0, `${build.state}, ${progressText(build.progress)}`);
+      }
+      await sleep(WAIT_LOOK_MS);
     }
-    if (build.state === 'ready' && build.holdSwitch) {
-      progress.end();
-      return say(`Build ${number} has caught up and is held. Let it go live with: switch ${projection}`);
-    }
-    if (build.progress) {
-      const { eventsDone, eventsToDo } = build.progress;
-      progress.show(eventsDone, eventsToDo ?? 0, `${build.state}, ${progressText(build.progress)}`);
-    }
-    await sleep(WAIT_LOOK_MS);
+  } finally {
+    progress.end();
   }
+}
+
+/** Whether a person has to do something before the build goes on. */
+function isStuck({ state, shards, openDeadLetters, allowDeadLetters }: BuildStatus): boolean {
+  const isRefused = state === 'ready' && openDeadLetters > 0 && !allowDeadLetters;
+  return isRefused || shards.some((shard) => shard.state === 'stopped');
 }
 
 function reasonOf(values: Values): string {
@@ -193,8 +224,15 @@ function say(sentence: string): number {
   return 0;
 }
 
-function usage(): Refusal {
-  return new Refusal(
-    'Say what to do, such as npm run projections -- rebuild NAME --reason TEXT; see npm run projections -- --help.',
-  );
+function sayJson(value: unknown): number {
+  return say(JSON.stringify(value, (_, each: unknown) => (typeof each === 'bigint' ? String(each) : each), 2));
+}
+
+/** Who asks. In a container the user may have a number and no name. */
+function userName(): string {
+  try {
+    return os.userInfo().username;
+  } catch {
+    return String(process.getuid?.() ?? 'unknown');
+  }
 }

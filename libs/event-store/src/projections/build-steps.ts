@@ -1,4 +1,4 @@
-import { isCodedError } from '@atomo-cc/kernel';
+import { CodedError, isCodedError, sleep } from '@atomo-cc/kernel';
 import { changeTables, sqlState, type SystemDatabase, type Tx } from '@atomo-cc/platform/postgres';
 import type { Fence } from '../fence.js';
 import {
@@ -9,19 +9,29 @@ import {
   moveBuild,
   noteBuildError,
   OVER,
+  physicalTable,
   readBuilds,
 } from './builds.js';
 import type { Build } from './builds.js';
-import { errorText, insertCheckpoints } from './checkpoints.js';
+import { errorText, insertCheckpoints, lockCheckpoints } from './checkpoints.js';
 import { isPassing } from './dead-letters.js';
 import { MAX_BATCH_EVENTS, sideTable, type DecodeEvents, type Projection } from './projection.js';
-import { asSystem, setLimits, switchBuilds, type Limits } from './switch.js';
+import { asSystem, BEFORE_READERS_WAIT, setLimits, switchBuilds, type Limits } from './switch.js';
 import { checkTenantTables, takeOver } from './tenant-build.js';
 
 /** A build that is no further behind is ready: the switch itself brings it up to date, and this is one batch of it. */
 const READY_POSITIONS = MAX_BATCH_EVENTS;
 /** While tables are made or dropped: nobody uses them but who looks into a retired one. */
 const WHILE_TABLES_CHANGE: Limits = { lockMs: 2_000, statementMs: 60_000 };
+/**
+ * While tables that are read get what they lack. Readers wait behind the request for a lock; a new column's index, over rows
+ * that have nothing in it, takes as long as the table is large.
+ */
+const WHILE_TABLES_GROW: Limits = { lockMs: 250, statementMs: 600_000 };
+/** Half a minute or so in all: who reads a table for longer keeps the process from starting, which says so and tries again. */
+const GROW_ATTEMPTS = 40;
+/** Between attempts, so that readers get their turn. */
+const GROW_PAUSE_MS = 500;
 /** Who asks for a build when a process has newer code than the live one's. */
 const BY_ITSELF = 'system';
 
@@ -38,20 +48,66 @@ export interface BuildWork {
 
 /**
  * Makes build 1 of each projection that has none, live from the start: its tables, and its checkpoints at the beginning of
- * the log. Tables of an inline projection may be there already, written by commands.
+ * the log. Tables of an inline projection may be there already, written by commands. Builds that are there get the tables
+ * and columns that the code of their version has by now (see ProjectionTable.create), whatever state they are in.
  */
-export async function ensureFirstBuilds({ database, databaseUrl, projections }: BuildWork): Promise<void> {
-  const known = await database.transaction((tx) =>
-    readBuilds(
-      tx,
-      projections.map(({ name }) => name),
-    ),
-  );
+export async function ensureBuilds(work: BuildWork): Promise<void> {
+  const { database, projections } = work;
+  const names = projections.map(({ name }) => name);
+  const known = await database.transaction((tx) => readBuilds(tx, names));
   const missing = newest(projections).filter(({ name }) => !known.some(({ projection }) => projection === name));
-  if (missing.length === 0) return;
+  if (missing.length > 0) await makeFirstBuilds(work, missing);
+  const grown = projections.filter((projection) => known.some((build) => isKept(build, projection)));
+  if (grown.length > 0) await growBuilds(work, grown);
+}
+
+/** Whether the build has tables that code of this version fills, or may fill again. */
+const isKept = (build: Build, { name, version }: Projection) =>
+  build.projection === name && build.version === version && build.hasTables && !OVER.includes(build.state);
+
+/**
+ * The rows of the builds and their checkpoints are locked before a table is: no build changes its tables' names meanwhile,
+ * and a batch, which has its checkpoint before it has a table, ends before it or comes after it instead of deadlocking.
+ */
+async function growBuilds({ databaseUrl }: BuildWork, projections: readonly Projection[]): Promise<void> {
+  const inTurn = async (tx: Tx) => {
+    for (const projection of projections) {
+      const { name, tables } = projection;
+      await setLimits(tx, BEFORE_READERS_WAIT);
+      const builds = await asSystem(tx, async () => {
+        const own = (await lockBuilds(tx, name)).filter((build) => isKept(build, projection));
+        const numbers = own.map(({ build }) => build);
+        await lockCheckpoints(tx, name, numbers);
+        return own;
+      });
+      await setLimits(tx, WHILE_TABLES_GROW);
+      for (const build of builds) {
+        for (const table of tables) await table.create(tx, physicalTable(build, table.name));
+        const lacking = tables.map((table) => table.name).filter((table) => !build.tables.includes(table));
+        if (lacking.length === 0) continue;
+        await asSystem(tx, () =>
+          tx.execute(
+            'update projection_builds set tables = tables || $3::text[] where projection = $1 and build = $2',
+            [name, build.build, lacking],
+          ),
+        );
+      }
+    }
+  };
+  for (let attempts = 1; ; attempts += 1) {
+    try {
+      return await changeTables(databaseUrl, inTurn);
+    } catch (error) {
+      if (!isPassing(error) || attempts === GROW_ATTEMPTS) throw error;
+      await sleep(GROW_PAUSE_MS);
+    }
+  }
+}
+
+async function makeFirstBuilds({ databaseUrl }: BuildWork, projections: readonly Projection[]): Promise<void> {
   await changeTables(databaseUrl, async (tx) => {
     await setLimits(tx, WHILE_TABLES_CHANGE);
-    for (const projection of missing) {
+    for (const projection of projections) {
       const { name, version, mode, shards = 1, tables } = projection;
       const isFirst = await asSystem(tx, async () => {
         const made = await tx.execute(
@@ -65,11 +121,7 @@ export async function ensureFirstBuilds({ database, databaseUrl, projections }: 
         return made > 0;
       });
       if (!isFirst) continue;
-      for (const table of tables) {
-        const [there] = await tx.query<{ is: boolean }>('select to_regclass($1) is not null as is', [table.name]);
-        // Of an async projection a table that is there already has rows of which no checkpoint tells: create says so.
-        if (mode === 'async' || !there!.is) await table.create(tx, table.name);
-      }
+      for (const table of tables) await table.create(tx, table.name);
     }
   });
 }
@@ -136,7 +188,11 @@ async function begin(work: BuildWork, projection: Projection, { build: number }:
     await setLimits(tx, WHILE_TABLES_CHANGE);
     const build = await asSystem(tx, async () => (await lockBuilds(tx, name)).find((each) => each.build === number));
     if (build?.state !== 'requested') return;
-    for (const table of tables) await table.create(tx, sideTable(table.name, number));
+    for (const table of tables) {
+      const side = sideTable(table.name, number);
+      await refuseTable(tx, side);
+      await table.create(tx, side);
+    }
     await asSystem(tx, async () => {
       if (build.tenant) await checkTenantTables(tx, tables, build);
       await insertCheckpoints(tx, { projection: name, build: number, shards });
@@ -162,6 +218,12 @@ async function begin(work: BuildWork, projection: Projection, { build: number }:
     throw error;
   }
   return isDone;
+}
+
+/** @throws CodedError PROJECTION_TABLE_TAKEN: nobody knows what is in it, and the build would be laid over it */
+async function refuseTable(tx: Tx, table: string): Promise<void> {
+  const [there] = await tx.query<{ is: boolean }>('select to_regclass($1) is not null as is', [table]);
+  if (there!.is) throw new CodedError('PROJECTION_TABLE_TAKEN', `A table ${table} is there already.`, { table });
 }
 
 async function fail({ database }: BuildWork, name: string, number: number, error: unknown): Promise<void> {

@@ -125,6 +125,8 @@ function summing(variant: Variant = {}): Projection & { readonly table: string }
       {
         name: table,
         create: async (tx, physical) => {
+          const [there] = await tx.query('select 1 where to_regclass($1) is not null', [physical]);
+          if (there) return;
           await tx.query(
             `create table ${physical} (tenant_id uuid not null, stream text not null, n int not null, sum bigint not null, primary key (tenant_id, stream))`,
           );
@@ -591,8 +593,58 @@ it('paused as a whole it neither builds nor switches; tables that cannot be made
   await database.asOwner(`create table ${projection.table}__b3 (id int)`);
   await requestBuild(database.system, { projection: projection.name, ...ORDER });
   await inState(projection, 3, 'failed');
-  expect((await statusOf(projection)).builds[0]!.error).toMatch(/already exists/);
+  expect((await statusOf(projection)).builds[0]!.error).toMatch(/is there already/);
   expect(await tablesOf(projection)).toContain('__b3');
+});
+
+it('what tables lack is added at the start of a runner, behind the batch under way and behind readers', async () => {
+  const [gate, inApply] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+  const old = summing({
+    before: () => {
+      inApply.resolve();
+      return gate.promise;
+    },
+  });
+  await write(A, [{ stream: 'Sum-1', n: 1 }]);
+  await run(old, { leaseMs: 60_000 });
+  await inApply.promise;
+  let attempts = 0;
+  const [table] = old.tables;
+  const wider: Projection = {
+    ...old,
+    tables: [
+      {
+        ...table!,
+        create: async (tx, physical) => {
+          attempts += 1;
+          await table!.create(tx, physical);
+          await tx.query(`alter table ${physical} add column if not exists extra int`);
+        },
+      },
+      { ...table!, name: `${old.table}_more` },
+    ],
+  };
+  const started = run(wider, { leaseMs: 60_000 });
+  await eventually('it waits for the batch', async () => {
+    const waiting = await database.asOwner(
+      `select 1 from pg_stat_activity where wait_event_type = 'Lock' and query like '%from projection_checkpoints%for update%'`,
+    );
+    return waiting.length > 0;
+  });
+  expect(attempts).toBe(0);
+  // Does not keep others from reading for longer than a lock is waited for, and gets its turn when it has ended.
+  await database.app.transaction(A, async (tx) => {
+    await tx.query(`select 1 from ${old.table}`);
+    gate.resolve();
+    await eventually('it has given way', () => attempts >= 2);
+    expect(await database.app.transaction(A, (other) => other.query(`select sum from ${old.table}`))).toEqual([
+      { sum: '1' },
+    ]);
+  });
+  await started;
+  expect((await statusOf(old)).live!.tables).toEqual([old.table, `${old.table}_more`]);
+  expect(await tablesOf(old)).toEqual(['', '_more']);
+  expect(await database.asOwner(`select extra, n from ${old.table}`)).toEqual([{ extra: null, n: 1 }]);
 });
 
 describe('of one tenant', () => {
@@ -633,7 +685,7 @@ describe('of one tenant', () => {
           ...table!,
           create: async (tx: Tx, physical: string) => {
             await table!.create(tx, physical);
-            await tx.query(`alter table ${physical} drop constraint ${physical.slice(0, 58)}_pkey`);
+            await tx.query(`alter table ${physical} drop constraint if exists ${physical.slice(0, 58)}_pkey`);
           },
         },
       ],

@@ -12,6 +12,8 @@ export const BUILD_ERRORS = {
   PROJECTION_BUILD_HAS_DEAD_LETTERS:
     'The build has passed over events. Retry or skip its dead letters, or say that it may go live with them.',
   PROJECTION_NOTHING_RETIRED: 'No earlier build is kept to which the projection could go back.',
+  PROJECTION_TABLE_TAKEN:
+    'A table is there under the name that one of the new build was to get. Look what it is, drop or rename it, then ask again.',
   PROJECTION_TABLE_UNSUITABLE:
     'A table of the projection has no tenant_id, or no primary key by which its rows can be told apart, so a single tenant cannot be built anew.',
 } as const;
@@ -61,8 +63,8 @@ export const OVER: readonly BuildState[] = ['merged', 'cancelled', 'failed', 'dr
 /** Characters of the reason, and of the name, of who asks. */
 const MAX_REASON_CHARS = 1_000;
 
-/** One build of a projection, as its row says. */
-export interface Build {
+/** What a request may see of a build, too. */
+export interface BuildFacts {
   readonly projection: string;
   readonly build: number;
   /** That of the code by which it is made. */
@@ -71,22 +73,14 @@ export interface Build {
   readonly tenant: TenantId | null;
   readonly mode: Projection['mode'];
   readonly shards: number;
-  /** Base names. */
-  readonly tables: readonly string[];
-  readonly hasTables: boolean;
   readonly state: BuildState;
   readonly holdSwitch: boolean;
   readonly allowDeadLetters: boolean;
-  /** Where the shards of the live build stood that it replaced. */
-  readonly gate: readonly bigint[] | null;
   /** The positions between which it was, or is, built. */
   readonly from: bigint;
   readonly to: bigint;
   readonly eventsBefore: number;
   readonly eventsToDo: number | null;
-  readonly error: string | null;
-  readonly requestedBy: string;
-  readonly reason: string;
   readonly requestedAt: Date;
   readonly startedAt: Date | null;
   readonly readyAt: Date | null;
@@ -94,29 +88,44 @@ export interface Build {
   readonly endedAt: Date | null;
 }
 
+/** One build of a projection, as its row says. */
+export interface Build extends BuildFacts {
+  /** Base names. */
+  readonly tables: readonly string[];
+  readonly hasTables: boolean;
+  /** Where the shards of the live build stood that it replaced. */
+  readonly gate: readonly bigint[] | null;
+  readonly error: string | null;
+  readonly requestedBy: string;
+  readonly reason: string;
+}
+
 /** Whether it is being made, or waits for it. */
-export const isUnderWay = (build: Build): boolean => UNDER_WAY.includes(build.state);
+export const isUnderWay = (build: Pick<Build, 'state'>): boolean => UNDER_WAY.includes(build.state);
 /** Whether the runner applies the log to it: the commands write what is inline and live. */
 export const isFed = ({ state, mode }: Build): boolean =>
   state === 'building' || state === 'ready' || (state === 'live' && mode === 'async');
 
-type BuildRow = Omit<Build, 'gate' | 'from' | 'to' | 'eventsBefore' | 'eventsToDo'> & {
-  gate: string[] | null;
+/** Numbers of 64 bits, as the driver gives them. */
+interface RowNumbers {
   from: string;
   to: string;
   eventsBefore: string;
   eventsToDo: string | null;
-};
+}
+type FactsRow = Omit<BuildFacts, keyof RowNumbers> & RowNumbers;
+type BuildRow = Omit<Build, keyof RowNumbers | 'gate'> & RowNumbers & { gate: string[] | null };
 
-const COLUMNS = `projection, build, version, tenant_id as tenant, mode, shards, tables, has_tables as "hasTables", state,
-  hold_switch as "holdSwitch", allow_dead_letters as "allowDeadLetters", gate, from_position as "from", to_position as "to",
-  events_before as "eventsBefore", events_to_do as "eventsToDo", error, requested_by as "requestedBy", reason,
-  requested_at as "requestedAt", started_at as "startedAt", ready_at as "readyAt", live_at as "liveAt", ended_at as "endedAt"`;
+/** Those that the application's role may read (migration ProjectionProgress). */
+const FACTS = `projection, build, version, tenant_id as tenant, mode, shards, state, hold_switch as "holdSwitch",
+  allow_dead_letters as "allowDeadLetters", from_position as "from", to_position as "to", events_before as "eventsBefore",
+  events_to_do as "eventsToDo", requested_at as "requestedAt", started_at as "startedAt", ready_at as "readyAt",
+  live_at as "liveAt", ended_at as "endedAt"`;
+const COLUMNS = `${FACTS}, tables, has_tables as "hasTables", gate, error, requested_by as "requestedBy", reason`;
 
-function toBuild({ gate, from, to, eventsBefore, eventsToDo, ...row }: BuildRow): Build {
+function withNumbers<Row extends RowNumbers>({ from, to, eventsBefore, eventsToDo, ...row }: Row) {
   return {
     ...row,
-    gate: gate && gate.map(BigInt),
     from: BigInt(from),
     to: BigInt(to),
     eventsBefore: Number(eventsBefore),
@@ -124,7 +133,17 @@ function toBuild({ gate, from, to, eventsBefore, eventsToDo, ...row }: BuildRow)
   };
 }
 
-/** The builds of some projections, or of all, by name and number. */
+function toBuild({ gate, ...row }: BuildRow): Build {
+  return { ...withNumbers(row), gate: gate && gate.map(BigInt) };
+}
+
+/** What is known of all builds that a request may see: those of all tenants, and its own tenant's. By name and number. */
+export async function readBuildFacts(tx: Tx): Promise<BuildFacts[]> {
+  const rows = await tx.query<FactsRow>(`select ${FACTS} from projection_builds order by projection, build`);
+  return rows.map(withNumbers);
+}
+
+/** The builds of some projections, or of all, by name and number. Needs the system role. */
 export async function readBuilds(tx: Tx, projections: readonly string[] | null): Promise<Build[]> {
   const rows = await tx.query<BuildRow>(
     `select ${COLUMNS} from projection_builds where $1::text[] is null or projection = any($1) order by projection, build`,
@@ -375,6 +394,11 @@ export function rollbackProjection(
   });
 }
 
+/** What a table of a build is called now. */
+export function physicalTable({ state, build }: Pick<Build, 'state' | 'build'>, base: string): string {
+  return state === 'live' ? base : sideTable(base, build);
+}
+
 /** How a build is seen by what is applied to it. */
 export function targetOf(build: Build, gated: ReadonlySet<bigint>, more: { readonly mayAct?: boolean } = {}) {
   const isLive = build.state === 'live';
@@ -384,7 +408,7 @@ export function targetOf(build: Build, gated: ReadonlySet<bigint>, more: { reado
     isLive,
     table: (base) => {
       if (!build.tables.includes(base)) throw new TypeError(`projection ${build.projection} lists no table "${base}"`);
-      return isLive ? base : sideTable(base, build.build);
+      return physicalTable(build, base);
     },
     mayAct: ({ position }) => acts && !gated.has(position),
   };

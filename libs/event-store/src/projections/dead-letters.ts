@@ -114,9 +114,12 @@ export function isPassing(error: unknown): boolean {
 }
 
 function isEventsFault(error: unknown): boolean {
-  // What stops the projection is no letter: an unknown event, sealed data that does not open.
-  if (isCodedError(error) && Object.hasOwn(PROJECTION_ERRORS, error.code)) return false;
-  return !isPassing(error);
+  return !stopsProjection(error) && !isPassing(error);
+}
+
+/** What stops the projection is no letter: an unknown event, sealed data that does not open. */
+function stopsProjection(error: unknown): boolean {
+  return isCodedError(error) && Object.hasOwn(PROJECTION_ERRORS, error.code);
 }
 
 async function keepLetter(tx: Tx, shard: Shard, event: RecordedEvent, error: unknown, attempts: number): Promise<void> {
@@ -126,7 +129,7 @@ async function keepLetter(tx: Tx, shard: Shard, event: RecordedEvent, error: unk
      values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
      on conflict (projection, build, position) do update
        set error = excluded.error, stack = excluded.stack, attempts = d.attempts + excluded.attempts, state = 'open',
-           reason = null, resolved_at = null, failed_at = clock_timestamp()`,
+           reason = null, resolved_at = null, is_retry_asked = false, failed_at = clock_timestamp()`,
     [
       shard.projection,
       shard.build,
@@ -147,19 +150,29 @@ function stackText(error: unknown): string {
   return columnText((error as Error | null)?.stack ?? '', MAX_STACK_CHARS);
 }
 
-/** The open dead letters of a build, the live one unless given, in the order of the log, 1,000 at most. */
+/**
+ * The open dead letters of a build, the live one unless given, in the order of the log, 1,000 at most.
+ * @throws CodedError PROJECTION_NOT_FOUND
+ */
 export function openDeadLetters(database: SystemDatabase, which: BuildOf): Promise<DeadLetter[]> {
   return database.transaction(async (tx) => {
+    const { build } = await findBuild(tx, which);
     const rows = await tx.query<Omit<DeadLetter, 'position'> & { position: string }>(
       `select projection, build, shard, position, tenant_id as tenant, stream, stream_version as "streamVersion", type,
               error, stack, attempts, state, reason, failed_at as "failedAt", resolved_at as "resolvedAt"
-       from projection_dead_letters where projection = $1 and state = 'open' and build = coalesce($2,
-         (select build from projection_builds b where b.projection = $1 and b.state = 'live'))
+       from projection_dead_letters where projection = $1 and build = $2 and state = 'open'
        order by position limit $3`,
-      [which.projection, which.build ?? null, MAX_LISTED],
+      [which.projection, build, MAX_LISTED],
     );
     return rows.map((row) => ({ ...row, position: BigInt(row.position) }));
   });
+}
+
+/** Whose letters are retried, and how. */
+export interface RetryWork {
+  readonly projections: readonly Projection[];
+  readonly decode: DecodeEvents | undefined;
+  readonly onError: (error: unknown) => void;
 }
 
 /** Of which build the letter is, the live one unless given, and how its event is decoded. */
@@ -180,9 +193,19 @@ export function retryDeadLetter(
   position: bigint,
   options: RetryOptions = {},
 ): Promise<boolean> {
+  return retry(database, projection, position, { ...options, isAsked: false });
+}
+
+/** @param options `isAsked`: only while that is asked for (see askForRetry) */
+function retry(
+  database: SystemDatabase,
+  projection: Projection,
+  position: bigint,
+  options: RetryOptions & { readonly isAsked: boolean },
+): Promise<boolean> {
   return database.transaction(async (tx) => {
     const { build: number } = await findBuild(tx, { projection: projection.name, build: options.build });
-    const { build, event, gated } = await lockLetter(tx, projection, number, position);
+    const { build, event, gated } = await lockLetter(tx, { projection, number, position, isAsked: options.isAsked });
     const code = { projection, decode: options.decode };
     const error = await attempt(tx, code, [event], targetOf(build, gated));
     const key = [projection.name, number, String(position)];
@@ -220,35 +243,40 @@ export async function askForRetry(database: SystemDatabase, which: BuildOf, posi
 }
 
 /**
- * Retries the letters for which that was asked, once each, and answers how many it found. What is no event's fault leaves the
- * letter asked for.
- * @throws what retryDeadLetter throws but DEAD_LETTER_NOT_OPEN: another runner was faster
+ * Retries the letters of these projections for which that was asked, once each. What passes by itself leaves a letter asked
+ * for; what stops a projection (see PROJECTION_ERRORS) is kept with the letter, which is not asked for any more. Neither keeps
+ * others from their turn. Letters of builds whose code is not here are left to a runner that has it.
+ * @param onError told what was no event's fault
  */
-export async function retryAsked(
-  database: SystemDatabase,
-  projections: readonly Projection[],
-  decode: DecodeEvents | undefined,
-): Promise<number> {
+export async function retryAsked(database: SystemDatabase, { projections, decode, onError }: RetryWork): Promise<void> {
+  const codes = projections.map(({ name, version }) => ({ name, version }));
   const asked = await database.transaction((tx) =>
     tx.query<{ projection: string; build: number; version: number; position: string }>(
       `select d.projection, d.build, b.version, d.position
        from projection_dead_letters d join projection_builds b using (projection, build)
-       where d.is_retry_asked and d.state = 'open' order by d.position limit $1`,
-      [MAX_LISTED],
+       join jsonb_to_recordset($1::jsonb) as c (name text, version int) on c.name = b.projection and c.version = b.version
+       where d.is_retry_asked and d.state = 'open' order by d.position limit $2`,
+      [JSON.stringify(codes), MAX_LISTED],
     ),
   );
-  let found = 0;
   for (const { projection: name, build, version, position } of asked) {
-    const projection = projections.find((each) => each.name === name && each.version === version);
-    if (!projection) continue;
-    found += 1;
+    const projection = projections.find((each) => each.name === name && each.version === version)!;
     try {
-      await retryDeadLetter(database, projection, BigInt(position), { build, decode });
+      await retry(database, projection, BigInt(position), { build, decode, isAsked: true });
     } catch (error) {
-      if (!isCodedError(error) || error.code !== 'DEAD_LETTER_NOT_OPEN') throw error;
+      // Another runner was faster, or an operator skipped it.
+      if (isCodedError(error) && error.code === 'DEAD_LETTER_NOT_OPEN') continue;
+      onError(error);
+      if (!stopsProjection(error)) continue;
+      await database.transaction((tx) =>
+        tx.execute(
+          `update projection_dead_letters set attempts = attempts + 1, error = $4, stack = $5, failed_at = clock_timestamp(), is_retry_asked = false
+           where projection = $1 and build = $2 and position = $3 and state = 'open'`,
+          [name, build, position, errorText(error), stackText(error)],
+        ),
+      );
     }
   }
-  return found;
 }
 
 /**
@@ -280,10 +308,9 @@ export async function skipDeadLetter(
 /** The event of an open letter; its shard's checkpoint and the letter are locked to the end of the transaction, in that order. */
 async function lockLetter(
   tx: Tx,
-  projection: Projection,
-  number: number,
-  position: bigint,
+  which: { projection: Projection; number: number; position: bigint; isAsked: boolean },
 ): Promise<{ build: Build; event: RecordedEvent; gated: ReadonlySet<bigint> }> {
+  const { projection, number, position } = which;
   const key = [projection.name, number, String(position)];
   await tx.query(
     `select 1 from projection_checkpoints c where projection = $1 and build = $2 and shard =
@@ -302,8 +329,8 @@ async function lockLetter(
   }
   const [letter] = await tx.query(
     `select 1 from projection_dead_letters
-     where projection = $1 and build = $2 and position = $3 and state = 'open' for update`,
-    key,
+     where projection = $1 and build = $2 and position = $3 and state = 'open' and (is_retry_asked or not $4) for update`,
+    [...key, which.isAsked],
   );
   if (!letter) throw notOpen(projection.name, number, position);
   const [row] = await tx.query<Row & { tenant_id: TenantId; gated: boolean }>(

@@ -72,6 +72,8 @@ const things: Projection = {
     {
       name: 'things',
       create: async (tx, physical) => {
+        const [there] = await tx.query('select 1 where to_regclass($1) is not null', [physical]);
+        if (there) return;
         await tx.query(
           `create table ${physical} (tenant_id uuid not null, id uuid not null, version int not null, value int, primary key (tenant_id, id))`,
         );

@@ -26,6 +26,12 @@ export interface ProjectionTable {
   /**
    * Makes the table under the given name, with its rights (see tenantTable; the system role selects, inserts, updates and
    * deletes) and indexes, as the owner. It leaves the names of indexes and constraints to Postgres, which keeps them apart.
+   *
+   * Of a table that is there it adds what that lacks (columns that may be null, indexes), and changes and drops nothing: each
+   * runner that starts calls it for all builds of its version. So a table or a column may come without a new version when the
+   * log holds no event yet that it is for, as with a model or field that nobody could write before. Where such events are
+   * there, or processes of before go on applying without it, it lacks them: a new `version` reads the log anew, and so does
+   * `requestBuild`.
    */
   create(tx: Tx, physicalName: string): Promise<void>;
 }

@@ -1,4 +1,4 @@
-import { uuidv7, type TenantId } from '@atomo-cc/kernel';
+import { CodedError, uuidv7, type TenantId } from '@atomo-cc/kernel';
 import type { RecordedEvent } from '@atomo-cc/events';
 import { Leases1700000001000, openSystemDatabase, type SystemDatabase, type Tx } from '@atomo-cc/platform/postgres';
 import { createLogger, type Logger } from '@atomo-cc/platform/logging';
@@ -10,7 +10,8 @@ import { EventCodec } from '../codec.js';
 import { SubjectKeys } from '../subject-keys.js';
 import { eventStoreMigrations } from '../schema.js';
 import { claimShard, lockShard, moveCheckpoint, pauseProjection, resumeProjection } from './checkpoints.js';
-import { openDeadLetters, retryDeadLetter, skipDeadLetter } from './dead-letters.js';
+import { requestBuild } from './builds.js';
+import { askForRetry, openDeadLetters, retryDeadLetter, skipDeadLetter } from './dead-letters.js';
 import { unknownEvent, type DecodeEvents, type Projection } from './projection.js';
 import { ProjectionRunner, type ProjectionRunnerOptions } from './runner.js';
 
@@ -522,6 +523,127 @@ describe('an event that cannot be applied', () => {
     await caughtUp(runner);
     expect(await counted(projection)).toEqual(await truth());
   });
+
+  it('is applied again by the next beat of a runner when that is asked for, once for each time', async () => {
+    const { poison, projection } = poisoned();
+    const [bad] = await write(A, [{ stream: 'Thing-1', n: 1 }]);
+    await write(A, [{ stream: 'Thing-2', n: 2 }]);
+    poison.add(String(bad));
+    const runner = await run(projection);
+    await caughtUp(runner);
+    const letter = async () => {
+      const [row] = await database.asOwner(
+        'select state, attempts, is_retry_asked as asked from projection_dead_letters',
+      );
+      return row;
+    };
+    expect(await letter()).toEqual({ state: 'open', attempts: 4, asked: false });
+    const which = { projection: projection.name };
+    await askForRetry(database.system, which, bad!);
+    await runner.look();
+    expect(await letter()).toEqual({ state: 'open', attempts: 5, asked: false });
+    await runner.look();
+    expect(await letter()).toEqual({ state: 'open', attempts: 5, asked: false });
+
+    poison.clear();
+    await askForRetry(database.system, which, bad!);
+    await eventually('a beat has done it', async () => (await letter())!['state'] === 'retried');
+    expect(await counted(projection)).toEqual(await truth());
+    const notOpen = expect.objectContaining({ code: 'DEAD_LETTER_NOT_OPEN' });
+    await expect(askForRetry(database.system, which, bad!)).rejects.toEqual(notOpen);
+    await expect(askForRetry(database.system, { projection: 'unheard-of' }, bad!)).rejects.toMatchObject({
+      code: 'PROJECTION_NOT_FOUND',
+    });
+    // One that becomes a letter once more was not asked for.
+    poison.add(String(bad));
+    await runner.stop();
+    await database.asOwner('update projection_checkpoints set position = 0');
+    await caughtUp(await run(projection));
+    expect(await letter()).toMatchObject({ state: 'open', asked: false });
+  });
+
+  it('stays asked for until a runner has the code, and keeps nobody from the turn', async () => {
+    const [first, second] = [poisoned(), poisoned()];
+    const positions = await write(A, [{ stream: 'Thing-1', n: 1 }]);
+    for (const { poison } of [first, second]) poison.add(String(positions[0]));
+    const both = await run([first.projection, second.projection]);
+    await caughtUp(both);
+    await both.stop();
+    // So many that are nobody's, before the one that is ours, as a list has its end.
+    await database.asOwner(
+      `insert into projection_dead_letters (projection, build, position, shard, tenant_id, stream, stream_version, type, error, stack, attempts, is_retry_asked)
+       select projection, build, position - n, shard, tenant_id, stream, stream_version, type, error, stack, attempts, true
+       from projection_dead_letters, generate_series(1, 1000) n where projection = $1`,
+      [first.projection.name],
+    );
+    for (const { poison, projection } of [first, second]) {
+      poison.clear();
+      await askForRetry(database.system, { projection: projection.name }, positions[0]!);
+    }
+    await (await run(second.projection)).look();
+    const letters = () =>
+      database.asOwner(
+        `select projection, state, is_retry_asked as asked from projection_dead_letters where position = $1 order by state`,
+        [String(positions[0])],
+      );
+    expect(await letters()).toEqual([
+      { projection: first.projection.name, state: 'open', asked: true },
+      { projection: second.projection.name, state: 'retried', asked: true },
+    ]);
+    await database.asOwner('delete from projection_dead_letters where position <> $1', [String(positions[0])]);
+    await (await run(first.projection)).look();
+    expect((await letters()).map(({ state }) => state)).toEqual(['retried', 'retried']);
+  });
+
+  it.each([
+    ['that stops its projection', 'a sealed box', false],
+    ['whose connection breaks', 'terminat|connection error', true],
+  ] as const)(
+    '%s keeps neither other letters nor builds waiting when it is retried',
+    async (_what, words, staysAsked) => {
+      let isFatal = false;
+      const poison = new Set<string>();
+      const projection = counting(async (batch, tx) => {
+        if (!batch.some(({ position }) => poison.has(String(position)))) return;
+        if (!isFatal) throw new Error('bad event');
+        if (!staysAsked) throw new CodedError('PROJECTION_BROKEN', 'a sealed box does not open');
+        const [self] = await tx.query<{ pid: number }>('select pg_backend_pid() as pid');
+        await database.asOwner('select pg_terminate_backend($1)', [self!.pid]);
+        await tx.query('select 1');
+      });
+      const [bad, good] = await write(A, [
+        { stream: 'Thing-1', n: 1 },
+        { stream: 'Thing-2', n: 2 },
+      ]);
+      for (const position of [bad, good]) poison.add(String(position));
+      const errors: unknown[] = [];
+      const runner = await run(projection, { onError: (error) => errors.push(error), leaseMs: 60_000 });
+      await caughtUp(runner);
+      isFatal = true;
+      poison.delete(String(good));
+      for (const position of [bad!, good!])
+        await askForRetry(database.system, { projection: projection.name }, position);
+      await requestBuild(database.system, {
+        projection: projection.name,
+        by: 'user:1',
+        reason: 'a test',
+        holdSwitch: true,
+      });
+      errors.length = 0;
+      await runner.look();
+      expect(
+        await database.asOwner(
+          'select position, state, is_retry_asked as asked, attempts from projection_dead_letters where build = 1 order by position',
+        ),
+      ).toEqual([
+        { position: String(bad), state: 'open', asked: staysAsked, attempts: staysAsked ? 4 : 5 },
+        { position: String(good), state: 'retried', asked: true, attempts: 5 },
+      ]);
+      expect(errors[0]).toMatchObject({ message: expect.stringMatching(words) });
+      const [build] = await database.asOwner('select state from projection_builds where build = 2');
+      expect(build!['state']).not.toBe('requested');
+    },
+  );
 
   it('is not blamed for a statement that is wrong', async () => {
     const projection = counting((_, tx) => tx.query('select * from no_such_table'));

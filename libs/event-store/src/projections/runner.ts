@@ -3,7 +3,7 @@ import { releaseLease, takeLease, type Lease, type SystemDatabase, type Tx } fro
 import type { Metrics } from '@atomo-cc/platform/telemetry';
 import { Fence } from '../fence.js';
 import type { AppendHints } from '../subscription.js';
-import { ensureFirstBuilds, tendBuilds, type BuildWork } from './build-steps.js';
+import { ensureBuilds, tendBuilds, type BuildWork } from './build-steps.js';
 import { isFed, OVER, readBuilds, type Build } from './builds.js';
 import { raiseEpoch, type Shard } from './checkpoints.js';
 import { retryAsked } from './dead-letters.js';
@@ -93,12 +93,12 @@ export class ProjectionRunner {
   }
 
   /**
-   * Makes the first build of a projection that has none, takes its share and begins. Once only; a stopped runner is not
-   * started again.
+   * Makes the first build of a projection that has none, gives builds that are there what their tables lack, takes its share
+   * and begins. Once only; a stopped runner is not started again.
    * @throws CodedError PROJECTION_SHARDS_CHANGED; else what the database throws
    */
   async start(): Promise<void> {
-    await ensureFirstBuilds(this.buildWork());
+    await ensureBuilds(this.buildWork());
     await this.beat();
     this.beating = this.keepBeating();
     this.ignoreHints = this.options.hints?.listenToAll(() => this.wake());
@@ -179,9 +179,9 @@ export class ProjectionRunner {
 
   private async takeSteps(): Promise<void> {
     for (let step = 0; step < MAX_STEPS && !this.stopping.signal.aborted; step += 1) {
-      const { database, decode, onError } = this.options;
-      if (step === 0) await retryAsked(database, this.projections, decode).catch((e: unknown) => onError?.(e, null));
-      if (!(await tendBuilds(this.buildWork())) || this.stopping.signal.aborted) return;
+      const work = this.buildWork();
+      if (step === 0) await retryAsked(work.database, work).catch(work.onError);
+      if (!(await tendBuilds(work)) || this.stopping.signal.aborted) return;
       // The next builds have shards of their own to take.
       await this.beat();
     }

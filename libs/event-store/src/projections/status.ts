@@ -1,14 +1,17 @@
 import type { SystemDatabase, Tx } from '@atomo-cc/platform/postgres';
-import { readBuilds, type Build } from './builds.js';
+import { isUnderWay, readBuildFacts, readBuilds, type Build, type BuildFacts } from './builds.js';
 import { rateOf, type Shard, type ShardState } from './checkpoints.js';
 
-/** How one shard of a build stands. */
-export interface ShardStatus extends Shard {
+/** How one shard of a build stands, as far as a request may see it. */
+export interface ShardFacts extends Shard {
   readonly state: ShardState;
   readonly position: bigint;
   /** Positions drawn behind the checkpoint: at least the number of events that wait, 0 when all is done. */
   readonly lagEvents: number;
-  /** The age of the oldest event behind the checkpoint, in milliseconds by the database's clock; 0 when there is none. */
+  /**
+   * The age of the oldest event behind the checkpoint that the asker may see, in milliseconds by the database's clock; 0 when
+   * there is none.
+   */
   readonly lagMs: number;
   readonly eventsTotal: number;
   /** Attempts at a batch that failed. */
@@ -16,10 +19,15 @@ export interface ShardStatus extends Shard {
   /** Over the last ten seconds or so. */
   readonly eventsPerSecond: number;
   readonly errorsPerSecond: number;
+  /** A request sees those of its tenant. */
   readonly openDeadLetters: number;
+  readonly updatedAt: Date;
+}
+
+/** How one shard of a build stands. */
+export interface ShardStatus extends ShardFacts {
   /** Of the failure that it has not got over yet. */
   readonly lastError: string | null;
-  readonly updatedAt: Date;
 }
 
 /** How far a build is that is under way. */
@@ -34,8 +42,8 @@ export interface BuildProgress {
   readonly etaMs: number | null;
 }
 
-/** A build with how it stands. */
-export interface BuildStatus extends Omit<Build, 'shards'> {
+/** How a build stands, by its shards. */
+interface Standing<OfShard> {
   /** Null unless it is under way. */
   readonly progress: BuildProgress | null;
   /** Of its slowest shard; 0 for a build that is not fed from the log (see ShardStatus). */
@@ -45,40 +53,60 @@ export interface BuildStatus extends Omit<Build, 'shards'> {
   readonly errorsPerSecond: number;
   readonly openDeadLetters: number;
   /** None when it is over, or when the commands write it. */
-  readonly shards: readonly ShardStatus[];
+  readonly shards: readonly OfShard[];
 }
 
+/** A build with how it stands. */
+export type BuildStatus = Omit<Build, 'shards'> & Standing<ShardStatus>;
+/** The same, as far as a request may see it. */
+export type VisibleBuild = Omit<BuildFacts, 'shards'> & Standing<ShardFacts>;
+
 /** A projection with its builds, the newest first. */
-export interface ProjectionStatus {
+export interface ProjectionStatus<OfBuild = BuildStatus> {
   readonly projection: string;
-  readonly live: BuildStatus | null;
-  readonly builds: readonly BuildStatus[];
+  readonly live: OfBuild | null;
+  readonly builds: readonly OfBuild[];
 }
 
 /** Builds that are told of: the newest ones, as each that is over leaves its row. */
 const MAX_BUILDS_TOLD = 20;
 
-/** How all projections stand that have ever run here, by name. */
+/** How all projections stand that have ever run here, by name, with all that was said about them: for operators. */
 export function projectionStatus(database: SystemDatabase): Promise<ProjectionStatus[]> {
-  return database.transaction(async (tx) => {
-    const statuses = await readBuildStatus(tx, null);
-    const byName = Map.groupBy(statuses, ({ projection }) => projection);
-    return [...byName].map(([projection, builds]) => ({
-      projection,
-      live: builds.find(({ state }) => state === 'live') ?? null,
-      builds: builds.toReversed().slice(0, MAX_BUILDS_TOLD),
-    }));
-  });
+  return database.transaction(async (tx) => byProjection(await readBuildStatus(tx, null)));
 }
 
-/** How the builds of some projections, or of all, stand, by name and number. */
+/**
+ * How all projections stand that have ever run here, by name, as far as the tenant of a request may see it: not the errors,
+ * nor who asked for a build and why, nor builds of another tenant alone.
+ */
+export async function visibleProjections(tx: Tx): Promise<ProjectionStatus<VisibleBuild>[]> {
+  return byProjection(await withStanding(tx, await readBuildFacts(tx), await readShardFacts(tx)));
+}
+
+function byProjection<OfBuild extends VisibleBuild>(statuses: readonly OfBuild[]): ProjectionStatus<OfBuild>[] {
+  return [...Map.groupBy(statuses, ({ projection }) => projection)].map(([projection, builds]) => ({
+    projection,
+    live: builds.find(({ state }) => state === 'live') ?? null,
+    builds: builds.toReversed().slice(0, MAX_BUILDS_TOLD),
+  }));
+}
+
+/** How the builds of some projections, or of all, stand, by name and number. Needs the system role. */
 export async function readBuildStatus(tx: Tx, projections: readonly string[] | null): Promise<BuildStatus[]> {
-  const builds = await readBuilds(tx, projections);
-  const shards = Map.groupBy(await readShards(tx, projections), ({ projection, build }) => `${projection}/${build}`);
+  return withStanding(tx, await readBuilds(tx, projections), await readShards(tx, projections));
+}
+
+async function withStanding<OfBuild extends BuildFacts, OfShard extends ShardFacts>(
+  tx: Tx,
+  builds: readonly OfBuild[],
+  shards: readonly OfShard[],
+): Promise<(Omit<OfBuild, 'shards'> & Standing<OfShard>)[]> {
+  const byBuild = Map.groupBy(shards, ({ projection, build }) => `${projection}/${build}`);
   const [clock] = await tx.query<{ now: Date }>('select clock_timestamp() as now');
   return builds.map((build) => {
-    const own = shards.get(`${build.projection}/${build.build}`) ?? [];
-    const sum = (figure: (shard: ShardStatus) => number) => own.reduce((total, shard) => total + figure(shard), 0);
+    const own = byBuild.get(`${build.projection}/${build.build}`) ?? [];
+    const sum = (figure: (shard: OfShard) => number) => own.reduce((total, shard) => total + figure(shard), 0);
     return {
       ...build,
       progress: progressOf(build, own, clock!.now),
@@ -94,10 +122,10 @@ export async function readBuildStatus(tx: Tx, projections: readonly string[] | n
 
 function progressOf(
   build: Pick<Build, 'state' | 'startedAt' | 'from' | 'eventsBefore' | 'eventsToDo'>,
-  shards: readonly ShardStatus[],
+  shards: readonly ShardFacts[],
   now: Date,
 ): BuildProgress | null {
-  if (!['requested', 'building', 'ready'].includes(build.state)) return null;
+  if (!isUnderWay(build)) return null;
   const eventsDone = shards.reduce((total, { eventsTotal }) => total + eventsTotal, 0) - build.eventsBefore;
   const ms = build.startedAt ? Math.max(1, now.getTime() - build.startedAt.getTime()) : 0;
   const covered = shards.reduce((total, { position }) => total + Number(position - build.from), 0);
@@ -110,15 +138,30 @@ function progressOf(
   };
 }
 
-/** How the shards of builds stand that are fed from the log, by name, build and shard. */
-export async function readShards(tx: Tx, projections: readonly string[] | null): Promise<ShardStatus[]> {
+/** How the shards of builds stand that are fed from the log, by name, build and shard. Needs the system role. */
+export function readShards(tx: Tx, projections: readonly string[] | null): Promise<ShardStatus[]> {
+  return selectShards<{ lastError: string | null }>(tx, projections, ', c.last_error as "lastError"');
+}
+
+/** The same of all builds, as far as a request may see it. */
+function readShardFacts(tx: Tx): Promise<ShardFacts[]> {
+  return selectShards(tx, null, '');
+}
+
+interface ShardNumbers {
+  readonly position: string;
+  readonly eventsTotal: string;
+  readonly errorsTotal: string;
+}
+
+/** @param more SQL of further columns, from the checkpoint `c` */
+async function selectShards<More>(
+  tx: Tx,
+  projections: readonly string[] | null,
+  more: string,
+): Promise<(ShardFacts & More)[]> {
   const rows = await tx.query<
-    Omit<ShardStatus, 'position' | 'lagEvents' | 'eventsTotal' | 'errorsTotal'> & {
-      position: string;
-      last: string;
-      eventsTotal: string;
-      errorsTotal: string;
-    }
+    Omit<ShardFacts, 'lagEvents' | keyof ShardNumbers> & ShardNumbers & { last: string } & More
   >(
     `select c.projection, c.build, c.shard, c.state, c.position, s.last,
             coalesce((select greatest(0, extract(epoch from clock_timestamp() - e.recorded_at) * 1000)::float8
@@ -128,7 +171,7 @@ export async function readShards(tx: Tx, projections: readonly string[] | null):
             (select count(*)::int from projection_dead_letters d
              where d.projection = c.projection and d.build = c.build and d.shard = c.shard and d.state = 'open')
               as "openDeadLetters",
-            c.last_error as "lastError", c.updated_at as "updatedAt"
+            c.updated_at as "updatedAt"${more}
      from projection_checkpoints c
      cross join (select case when is_called then last_value else 0 end as last from event_log_position) s
      join projection_builds b using (projection, build)
@@ -138,7 +181,7 @@ export async function readShards(tx: Tx, projections: readonly string[] | null):
     [projections],
   );
   return rows.map(({ last, position, eventsTotal, errorsTotal, ...row }) => ({
-    ...row,
+    ...(row as Omit<ShardFacts, 'lagEvents' | keyof ShardNumbers> & More),
     position: BigInt(position),
     lagEvents: Math.max(0, Number(BigInt(last) - BigInt(position))),
     eventsTotal: Number(eventsTotal),

@@ -21,6 +21,8 @@ const runner = new ProjectionRunner({
         {
           name: table,
           create: async (tx, physical) => {
+            const [there] = await tx.query('select 1 where to_regclass($1) is not null', [physical]);
+            if (there) return;
             await tx.query(
               `create table ${physical} (tenant_id uuid not null, stream text not null, n int not null, sum bigint not null, primary key (tenant_id, stream))`,
             );

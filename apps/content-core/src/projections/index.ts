@@ -1,0 +1,1 @@
+export { projectionsApi } from './projections-api.js';
