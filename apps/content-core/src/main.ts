@@ -5,6 +5,7 @@ import {
   announceAppended,
   AppendHints,
   EventCodec,
+  Fence,
   ProjectionRunner,
   SubjectKeys,
   wasErasedSince,
@@ -48,6 +49,7 @@ await runService(async () => {
   const redis = openRedis(config.REDIS_URL, 'command', reportRedis);
   const subscriber = openRedis(config.REDIS_URL, 'blocking', reportRedis);
   const hinted = openRedis(config.REDIS_URL, 'blocking', reportRedis);
+  const hints = new AppendHints(hinted);
   const queues = new JobQueues(redis);
   const relay = new OutboxRelay(system, queues, (error) => logger.warn({ err: error }, 'the outbox waits'));
   const store = new SemanticStore({ uri: config.MEMORY_URI });
@@ -61,7 +63,7 @@ await runService(async () => {
     announceAppended(redis, tenant);
   };
   const apiSchema = buildApiSchema([
-    modelsApi(schema, database, { codec, wasErasedSince, onAppended }),
+    modelsApi(schema, database, { codec, wasErasedSince, onAppended, changes: { fence: new Fence(), hints } }),
     eventsApi(database, codec),
     auditApi(database, codec),
     projectionsApi(database),
@@ -90,7 +92,7 @@ await runService(async () => {
       const sessions = app.get(Sessions, { strict: false });
       sockets = serveApi(fastify, {
         schema: apiSchema,
-        authenticate: (authorization) => sessions.authenticate(authorization),
+        authenticate: (authorization, believedMs) => sessions.authenticate(authorization, believedMs),
         logger: app.get(LOGGER),
       });
       runner = new ProjectionRunner({
@@ -98,7 +100,7 @@ await runService(async () => {
         databaseUrl: config.DATABASE_URL,
         projections: projectionsOf(schema, codec),
         decode: (tx, events) => codec.decode(tx, events),
-        hints: new AppendHints(hinted),
+        hints,
         metrics: app.get(Metrics),
         onError: (error, shard) => logger.warn({ err: error, shard }, 'a projection failed'),
       });

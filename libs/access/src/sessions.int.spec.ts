@@ -160,6 +160,16 @@ describe('a session that has ended', () => {
     await expect(here.refresh(refreshToken)).rejects.toMatchObject(UNAUTHENTICATED);
   });
 
+  test('is over elsewhere as soon as the caller wants it known', async () => {
+    const [here, there] = [aProcess(), aProcess()];
+    const { accessToken } = await here.login(ADMIN);
+    await there.verifyAccessToken(accessToken);
+    await here.logout(await here.verifyAccessToken(accessToken));
+    now += 1_000;
+    await there.authenticate(`Bearer ${accessToken}`, 1_001);
+    await expect(there.authenticate(`Bearer ${accessToken}`, 1_000)).rejects.toMatchObject(UNAUTHENTICATED);
+  });
+
   test('is no other session', async () => {
     const sessions = aProcess();
     const [one, two] = [await sessions.login(ADMIN), await sessions.login(ADMIN)];

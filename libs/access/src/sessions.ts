@@ -123,23 +123,25 @@ export class Sessions {
 
   /**
    * Who an access token belongs to, if its session still holds. The role is the user's of now, not of when the token was made.
+   * @param believedMs how old what this process knows of the session may be; 5 s unless given
    * @throws CodedError UNAUTHENTICATED
    */
-  async verifyAccessToken(token: string): Promise<Principal> {
+  async verifyAccessToken(token: string, believedMs: number = BELIEVED_MS): Promise<Principal> {
     const claims = await readAccessToken(this.key, token, this.clock.now());
-    const principal = await this.principalOf(claims.sessionId);
+    const principal = await this.principalOf(claims.sessionId, believedMs);
     if (principal?.userId !== claims.userId || principal.tenantId !== claims.tenantId) throw invalidAccessToken();
     return principal;
   }
 
   /**
    * Who sent a request (or opened a socket), by its Authorization header.
+   * @param believedMs as of `verifyAccessToken`
    * @throws CodedError UNAUTHENTICATED
    */
-  async authenticate(authorization: string | undefined): Promise<Principal> {
+  async authenticate(authorization: string | undefined, believedMs?: number): Promise<Principal> {
     const [, token] = /^bearer +([\w.-]+)$/i.exec(authorization ?? '') ?? [];
     if (token === undefined) throw invalidAccessToken();
-    return this.verifyAccessToken(token);
+    return this.verifyAccessToken(token, believedMs);
   }
 
   private async grant(sessionId: string, user: User, refreshToken: string, now: number): Promise<Grant> {
@@ -158,10 +160,10 @@ export class Sessions {
     this.remembered.delete(sessionId);
   }
 
-  private principalOf(sessionId: string): Promise<Principal | undefined> {
+  private principalOf(sessionId: string, believedMs: number): Promise<Principal | undefined> {
     const now = this.clock.now();
     const known = this.remembered.get(sessionId);
-    if (known && now - known.readAt < BELIEVED_MS) return known.principal;
+    if (known && now - known.readAt < believedMs) return known.principal;
     const principal = this.lookUp(sessionId, now);
     // Removed first, so that a Map's order of insertion stays the order of age.
     this.remembered.delete(sessionId);

@@ -16,7 +16,7 @@ import { createClient, type Client } from 'graphql-ws';
 import { WebSocket } from 'ws';
 import { apiError, CodedError } from '@atomo-cc/kernel';
 import { eventually } from '@atomo-cc/testing';
-import { anApi, revoked, SHOP_TENANTS, type Json, type TestApi } from '../testing/index.js';
+import { anApi, callers, revoked, SHOP_TENANTS, unanswered, type Json, type TestApi } from '../testing/index.js';
 import type { ApiContext } from './part.js';
 import { DateScalar, DateTimeScalar } from './scalars.js';
 
@@ -461,6 +461,57 @@ describe('subscriptions', () => {
       revoked.clear();
       await ticks.return?.();
     }
+  });
+
+  test.each([
+    ['is revoked', () => revoked.add(OURS)],
+    ['has another role', () => (callers.role = 'Viewer')],
+  ])('that are open end within 5 s when the caller %s', async (_name, change) => {
+    const { socket, messages, closed } = await rawSocket();
+    socket.send(JSON.stringify({ id: '1', type: 'subscribe', payload: { query: 'subscription { ticks }' } }));
+    await eventually('a first tick', () => messages.some(({ type }) => type === 'next'));
+    const began = Date.now();
+    try {
+      change();
+      expect(await closed).toBe(4403);
+      expect(Date.now() - began).toBeLessThan(5_000);
+      await eventually('no follower', () => followers === 0);
+    } finally {
+      revoked.clear();
+      callers.role = 'Admin';
+    }
+  });
+
+  test('that are open end at once for one who does not answer when its session has ended', async () => {
+    const { socket, messages } = await rawSocket();
+    socket.send(JSON.stringify({ id: '1', type: 'subscribe', payload: { query: 'subscription { ticks }' } }));
+    await eventually('a first tick', () => messages.some(({ type }) => type === 'next'));
+    socket.pause();
+    revoked.add(OURS);
+    try {
+      await eventually('no follower', () => followers === 0, 5_000);
+    } finally {
+      revoked.clear();
+      socket.terminate();
+    }
+  });
+
+  test('that are open go on while nobody can tell of their session', async () => {
+    const { socket, messages } = await rawSocket();
+    socket.send(JSON.stringify({ id: '1', type: 'subscribe', payload: { query: 'subscription { ticks }' } }));
+    await eventually('a first tick', () => messages.some(({ type }) => type === 'next'));
+    const asked = jest.spyOn(unanswered, 'has');
+    unanswered.add(OURS);
+    try {
+      await eventually('two looks', () => asked.mock.calls.length >= 2);
+      messages.length = 0;
+      await eventually('another tick', () => messages.some(({ type }) => type === 'next'));
+      expect(socket.readyState).toBe(WebSocket.OPEN);
+    } finally {
+      unanswered.clear();
+      socket.terminate();
+    }
+    await eventually('no follower', () => followers === 0);
   });
 
   test('asked for before the socket has said who it is are cut', async () => {

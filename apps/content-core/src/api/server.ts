@@ -19,9 +19,9 @@ import {
 } from 'graphql';
 import { compileQuery, isCompiledQuery, type CompiledQuery } from 'graphql-jit';
 import { createHandler, parseRequestParams, type Request } from 'graphql-http';
-
-import { useServer } from 'graphql-ws/use/ws';
-import { WebSocketServer } from 'ws';
+import { CloseCode, type Context } from 'graphql-ws';
+import { useServer, type Extra } from 'graphql-ws/use/ws';
+import { WebSocket, WebSocketServer } from 'ws';
 import { renderGraphiQL } from '@graphql-yoga/render-graphiql';
 import { apiError, API_ERRORS, isCodedError, uuidv7, type CodedError } from '@atomo-cc/kernel';
 import type { Principal } from '@atomo-cc/access';
@@ -38,6 +38,10 @@ const MAX_DOCUMENT_CHARACTERS = 100_000;
 const MAX_VARIABLE_ERRORS = 20;
 /** A subscriber that does not say who it is within this time is cut. */
 const CONNECTION_INIT_MS = 10_000;
+/** How often the sessions of open sockets are looked at: one that has ended ends what is open. */
+const SESSION_LOOK_MS = 1_000;
+/** How old what is known of a session may be at such a look. With the time between looks it makes less than 5 s, also after a logout on another instance. */
+const SESSION_BELIEVED_MS = 3_500;
 /** The largest message a subscriber may send: a document and its variables. */
 const MAX_MESSAGE_BYTES = 1024 * 1024;
 /** Characters of an operation's name in the name of its span; the name is the caller's, and may be of any length. */
@@ -61,8 +65,11 @@ export function buildApiSchema(parts: readonly ApiPart[]): GraphQLSchema {
 /** What the GraphQL endpoint needs to know of the rest. */
 export interface ApiServerOptions {
   readonly schema: GraphQLSchema;
-  /** Turns an Authorization header into who is calling. @throws CodedError UNAUTHENTICATED */
-  readonly authenticate: (authorization: string | undefined) => Promise<Principal>;
+  /**
+   * Turns an Authorization header into who is calling. @throws CodedError UNAUTHENTICATED
+   * @param believedMs how old what is known of the session may be; for itself to say unless given
+   */
+  readonly authenticate: (authorization: string | undefined, believedMs?: number) => Promise<Principal>;
   readonly logger: Logger;
 }
 
@@ -184,7 +191,11 @@ function serveSockets(
   formatError: FormatError,
 ): { close(): Promise<void> } {
   const sockets = new WebSocketServer({ noServer: true, maxPayload: MAX_MESSAGE_BYTES });
-  const disposable = useServer<Record<string, unknown>, { principal?: Principal; request: IncomingMessage }>(
+  const open = new Set<SubscriberSocket>();
+  const looks = setInterval(() => {
+    for (const context of open) void endWithSession(context, options);
+  }, SESSION_LOOK_MS).unref();
+  const disposable = useServer<Record<string, unknown>, SocketFacts>(
     {
       schema: options.schema,
       // Or the reason of an internal error would be told to the subscriber when its socket is closed.
@@ -193,11 +204,14 @@ function serveSockets(
       onConnect: async (context) => {
         try {
           context.extra.principal = await options.authenticate(authorizationOf(context.connectionParams));
+          context.extra.role = context.extra.principal.role;
+          if (context.extra.socket.readyState === WebSocket.OPEN) open.add(context);
           return true;
         } catch {
           return false;
         }
       },
+      onClose: (context) => void open.delete(context),
       context: ({ extra, connectionParams }, _id, payload): ApiContext => {
         const address = extra.request.socket.remoteAddress;
         // Of the operation where it says so, else of the connection, which lives through many.
@@ -253,9 +267,43 @@ function serveSockets(
   return {
     close: async () => {
       server.off('upgrade', upgrade);
+      clearInterval(looks);
       await disposable.dispose();
     },
   };
+}
+
+/** What is known of a socket beside what its protocol needs. */
+type SocketFacts = {
+  /** Of the newest operation; absent until the socket has said who it is. */
+  principal?: Principal;
+  /** When the socket was opened: what it follows was begun with it. */
+  role?: string;
+  isLookedAt?: boolean;
+  request: IncomingMessage;
+};
+
+type SubscriberSocket = Context<Record<string, unknown>, Extra & SocketFacts>;
+
+/** Ends a socket, and all that it follows, when its session has ended, its token has run out or its user has another role. */
+async function endWithSession(context: SubscriberSocket, options: ApiServerOptions): Promise<void> {
+  const { extra, connectionParams, subscriptions } = context;
+  if (extra.isLookedAt) return;
+  extra.isLookedAt = true;
+  try {
+    const { role } = await options.authenticate(authorizationOf(connectionParams), SESSION_BELIEVED_MS);
+    if (role === extra.role) return;
+  } catch (error) {
+    // A database that does not answer says nothing of the session.
+    if (!isCodedError(error) || error.code !== 'UNAUTHENTICATED') return;
+  } finally {
+    extra.isLookedAt = false;
+  }
+  extra.socket.close(CloseCode.Forbidden, 'Forbidden');
+  // Nothing is sent any more. One who does not answer the close would otherwise keep them until the socket is cut.
+  for (const followed of Object.values(subscriptions)) {
+    if (followed && 'return' in followed) void followed.return(undefined).catch(() => undefined);
+  }
 }
 
 /**

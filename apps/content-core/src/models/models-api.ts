@@ -23,12 +23,13 @@ import {
   type ModelDefinition,
   type SchemaDefinition,
 } from '@atomo-cc/schema';
-import type { EventCodec } from '@atomo-cc/event-store';
+import { Fence, type EventCodec } from '@atomo-cc/event-store';
 import type { AppDatabase, Tx } from '@atomo-cc/platform/postgres';
 import { connectionOf, decodeCursor, encodeCursor, PageInfo, pageSize } from '../api/index.js';
 import type { ApiContext, ApiPart } from '../api/index.js';
 import { DateScalar, DateTimeScalar, JsonScalar } from '../api/index.js';
 import { mergeSelections, selectionAt, selectionOf, type Selection } from '../api/index.js';
+import { changedField, type ChangesOptions } from './changes.js';
 import { RecordCommands, type CommandAnswer, type RecordCommandsOptions } from './commands.js';
 import { readAsOf, readHistory, valuesAtVersion, type LogReading } from './history.js';
 import { historyConnection, historyPage, versionOf } from './history-types.js';
@@ -37,6 +38,8 @@ import { compileGet, compileList, orderName, type OrderBy, type Where } from './
 /** How the models' records are written and read where the log is sealed. */
 export interface ModelsApiOptions extends LogReading, Pick<RecordCommandsOptions, 'onAppended'> {
   readonly codec?: EventCodec;
+  /** How subscribers are told of changes; by a fence of its own and without hints unless given. */
+  readonly changes?: ChangesOptions;
 }
 
 /** The typed fields that a schema's models add to the API; every read of records is one SQL statement. */
@@ -45,8 +48,12 @@ export function modelsApi(schema: SchemaDefinition, database: AppDatabase, log: 
   const commands = new RecordCommands(schema, database, log);
   const query: GraphQLFieldConfigMap<unknown, ApiContext> = {};
   const mutation: GraphQLFieldConfigMap<unknown, ApiContext> = {};
+  const subscription: GraphQLFieldConfigMap<unknown, ApiContext> = {};
+  const changes = log.changes ?? { fence: new Fence() };
 
   for (const model of schema.models) {
+    const found = { record: types.record(model), where: types.where(model) };
+    subscription[`${model.singular}Changed`] = changedField(schema, model, database, found, changes);
     query[model.singular] = {
       type: types.record(model),
       description: `The ${model.name} with this id, or null.`,
@@ -151,7 +158,7 @@ export function modelsApi(schema: SchemaDefinition, database: AppDatabase, log: 
       },
     };
   }
-  return { query, mutation };
+  return { query, mutation, subscription };
 }
 
 /** The argument with which records are read as they were. */

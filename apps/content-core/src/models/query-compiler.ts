@@ -141,6 +141,45 @@ export function compileList(
   return { text: `select (${rows}) as rows${total}`, parameters: parameters.values };
 }
 
+/** What happened to a record, as far as it decides whether a subscriber is told. */
+export interface ChangedRecord {
+  readonly id: string;
+  /** The version that the change made. */
+  readonly version: number;
+  /** Whether the change can have taken the record out of the condition. */
+  readonly mayLeave: boolean;
+}
+
+/**
+ * The records of some changes as they are now: one row with `nodes`, the JSON of those that match by their ids, and `untold`,
+ * the places (from 1) of the changes that are nothing to whom the condition is of: their record does not match, and did not
+ * before the change. That is looked up in the history; where it is not there yet, the change is told rather than lost.
+ * @throws CodedError VALIDATION_ERROR, QUERY_TOO_COMPLEX
+ */
+export function compileChanged(
+  schema: SchemaDefinition,
+  model: ModelDefinition,
+  tenant: TenantId,
+  where: Where | null,
+  selection: Selection,
+  changes: readonly ChangedRecord[],
+): CompiledQuery {
+  const parameters = new Parameters();
+  const own = parameters.add(tenant);
+  const ids = parameters.add(changes.map(({ id }) => id));
+  const versions = parameters.add(changes.map(({ version }) => version));
+  const leaving = parameters.add(changes.map(({ mayLeave }) => mayLeave));
+  const matches = condition(model, where, parameters, 0);
+  const text = `with matching as (select * from ${model.table} where tenant_id = ${own} and id = any(${ids}::uuid[]) and (${matches}))
+select coalesce((select json_object_agg(t.id, ${record(new Source(schema, null), model, 't', selection)}) from matching t), '{}') as nodes,
+  coalesce((select json_agg(c.place)
+    from unnest(${ids}::uuid[], ${versions}::int[], ${leaving}::boolean[]) with ordinality as c (id, version, may_leave, place)
+    where not exists (select 1 from matching m where m.id = c.id)
+      and (not c.may_leave or exists (select 1 from ${historyTable(model)} h
+        where h.tenant_id = ${own} and h.id = c.id and h.version = c.version - 1 and ((${matches}) is not true)))), '[]') as untold`;
+  return { text, parameters: parameters.values };
+}
+
 /** What a cursor of this order is good for; a cursor of another order is refused. */
 export function orderName(model: ModelDefinition, orderBy: readonly OrderBy[], asOf: string | null = null): string {
   const keys = orderKeys(model, orderBy).map((key) => `${key.column} ${key.direction}`);

@@ -1,2 +1,2 @@
-export { aPrincipal, anApi, revoked, SHOP, SHOP_TENANTS } from './api.js';
+export { aPrincipal, anApi, callers, revoked, SHOP, SHOP_TENANTS, unanswered } from './api.js';
 export type { Answer, Json, TestApi } from './api.js';
