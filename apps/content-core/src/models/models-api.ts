@@ -1,39 +1,25 @@
-import {
-  GraphQLBoolean,
-  GraphQLEnumType,
-  GraphQLFloat,
-  GraphQLID,
-  GraphQLInputObjectType,
-  GraphQLInt,
-  GraphQLList,
-  GraphQLNonNull,
-  GraphQLObjectType,
-  GraphQLString,
-  type GraphQLFieldConfigMap,
-  type GraphQLInputFieldConfigMap,
-  type GraphQLInputType,
-  type GraphQLOutputType,
-  type GraphQLScalarType,
-} from 'graphql';
+import { GraphQLID, GraphQLInt, GraphQLList, GraphQLNonNull, GraphQLString, type GraphQLFieldConfigMap } from 'graphql';
 import { apiError, isUuid } from '@atomo-cc/kernel';
-import {
-  inputName,
-  isDemanded,
-  type FieldDefinition,
-  type ModelDefinition,
-  type SchemaDefinition,
-} from '@atomo-cc/schema';
+import type { ModelDefinition, SchemaDefinition } from '@atomo-cc/schema';
 import { Fence, type EventCodec } from '@atomo-cc/event-store';
 import type { AppDatabase, Tx } from '@atomo-cc/platform/postgres';
-import { connectionOf, decodeCursor, encodeCursor, PageInfo, pageSize } from '../api/index.js';
-import type { ApiContext, ApiPart } from '../api/index.js';
-import { DateScalar, DateTimeScalar, JsonScalar } from '../api/index.js';
-import { mergeSelections, selectionAt, selectionOf, type Selection } from '../api/index.js';
+import {
+  connectionOf,
+  DateTimeScalar,
+  decodeCursor,
+  encodeCursor,
+  mergeSelections,
+  pageSize,
+  selectionAt,
+  selectionOf,
+} from '../api/index.js';
+import type { ApiContext, ApiPart, Selection } from '../api/index.js';
 import { changedField, type ChangesOptions } from './changes.js';
 import { RecordCommands, type CommandAnswer, type RecordCommandsOptions } from './commands.js';
 import { readAsOf, readHistory, valuesAtVersion, type LogReading } from './history.js';
-import { historyConnection, historyPage, versionOf } from './history-types.js';
-import { compileGet, compileList, orderName, type OrderBy, type Where } from './query-compiler.js';
+import { historyPage, versionOf } from './history-types.js';
+import { ModelTypes } from './model-types.js';
+import { compileAggregate, compileGet, compileList, orderName, type OrderBy, type Where } from './query-compiler.js';
 
 /** How the models' records are written and read where the log is sealed. */
 export interface ModelsApiOptions extends LogReading, Pick<RecordCommandsOptions, 'onAppended'> {
@@ -68,11 +54,32 @@ export function modelsApi(schema: SchemaDefinition, database: AppDatabase, log: 
         where: { type: types.where(model) },
         orderBy: { type: new GraphQLList(new GraphQLNonNull(types.order(model))) },
         first: { type: GraphQLInt, description: 'How many, 1 to 100; 20 unless given.' },
-        after: { type: GraphQLString, description: 'The endCursor of the page before.' },
+        after: {
+          type: GraphQLString,
+          description: 'Only what comes behind this cursor, such as the endCursor of a page.',
+        },
+        last: { type: GraphQLInt, description: 'How many from the end instead, 1 to 100; not beside first.' },
+        before: {
+          type: GraphQLString,
+          description: 'Only what comes ahead of this cursor, such as the startCursor of a page.',
+        },
         asOf,
       },
       resolve: (_source, args: ListArguments, context, info) =>
         readPage(database, schema, model, args, context, selectionOf(info)),
+    };
+    const groupField = types.groupField(model);
+    query[`${model.singular}Aggregate`] = {
+      type: new GraphQLNonNull(new GraphQLList(new GraphQLNonNull(types.aggregate(model)))),
+      description: `Groups of ${model.plural}, largest first; one group of all unless grouped by something.`,
+      args: {
+        where: { type: types.where(model) },
+        ...(groupField && { groupBy: { type: new GraphQLList(new GraphQLNonNull(groupField)) } }),
+        first: { type: GraphQLInt, description: 'How many, 1 to 100; 20 unless given.' },
+        asOf,
+      },
+      resolve: (_source, args: AggregateArguments, context, info) =>
+        readGroups(database, schema, model, args, context, selectionOf(info)),
     };
     query[`${model.singular}History`] = {
       type: new GraphQLNonNull(types.history(model)),
@@ -196,6 +203,15 @@ interface ListArguments {
   orderBy?: readonly OrderBy[] | null;
   first?: number | null;
   after?: string | null;
+  last?: number | null;
+  before?: string | null;
+  asOf?: string | null;
+}
+
+interface AggregateArguments {
+  where?: Where | null;
+  groupBy?: readonly string[] | null;
+  first?: number | null;
   asOf?: string | null;
 }
 
@@ -220,7 +236,11 @@ function answerCommand(
   selection: Selection,
   context: ApiContext,
 ): unknown {
-  const asksBeyond = model.fields.some(({ type, name }) => type === 'relation' && selection.has(name));
+  const asksBeyond = [
+    ...model.fields.filter(({ type }) => type === 'relation'),
+    ...model.relations,
+    ...model.computed,
+  ].some(({ name }) => selection.has(name));
   if (!record || asksBeyond) return readRecord(database, schema, model, id, selection, context);
   const { version, createdAt, updatedAt, values } = record;
   return { ...values, id, version, createdAt, updatedAt };
@@ -250,13 +270,19 @@ async function readPage(
   context: ApiContext,
   selection: Selection,
 ) {
-  const size = pageSize(args.first);
+  const { after = null, before = null, last = null } = args;
+  const fromEnd = last !== null;
+  if (fromEnd && typeof args.first === 'number')
+    throw apiError('VALIDATION_ERROR', 'A page is the first or the last of a list: give first or last, not both.');
+  const size = pageSize(fromEnd ? last : args.first);
   const orderBy = args.orderBy ?? [];
   const order = orderName(model, orderBy, args.asOf ?? null);
   const list = {
     where: args.where ?? null,
     orderBy,
-    after: args.after ? decodeCursor(order, args.after) : null,
+    after: after === null ? null : decodeCursor(order, after),
+    before: before === null ? null : decodeCursor(order, before),
+    fromEnd,
     limit: size + 1,
     node: mergeSelections(selectionAt(selection, 'nodes'), selectionAt(selection, 'edges', 'node')),
     withTotal: selection.has('totalCount'),
@@ -265,241 +291,47 @@ async function readPage(
     const { text, parameters } = compileList(schema, model, context.principal.tenantId, { ...list, asOf: time });
     return tx.query<{ rows: { node: object; key: unknown[] }[]; total?: number }>(text, parameters);
   });
-  const page = connectionOf(answer!.rows, size, (row) => encodeCursor(order, row.key), !args.after);
+  const { rows, total } = answer!;
+  const isMore = rows.length > size;
+  const onPage = fromEnd ? rows.slice(-size) : rows.slice(0, size);
+  const page = connectionOf(onPage, size, (row) => encodeCursor(order, row.key), true);
   return {
     nodes: page.nodes.map((row) => row.node),
     edges: page.edges.map(({ node, cursor }) => ({ node: node.node, cursor })),
-    pageInfo: page.pageInfo,
-    totalCount: answer!.total,
+    pageInfo: {
+      ...page.pageInfo,
+      hasNextPage: before !== null || (!fromEnd && isMore),
+      hasPreviousPage: after !== null || (fromEnd && isMore),
+    },
+    totalCount: total,
   };
 }
 
-/** The fields that every record has. */
-const OWN_FIELDS = {
-  id: { type: new GraphQLNonNull(GraphQLID) },
-  version: { type: new GraphQLNonNull(GraphQLInt), description: 'Grows by one with every change.' },
-  createdAt: { type: new GraphQLNonNull(DateTimeScalar) },
-  updatedAt: { type: new GraphQLNonNull(DateTimeScalar) },
-};
+/** SQLSTATE of a result that its type cannot hold. */
+const OUT_OF_RANGE = '22003';
 
-/** The GraphQL types of a schema's models, each made once. */
-class ModelTypes {
-  private readonly made = new Map<string, unknown>();
-
-  constructor(private readonly schema: SchemaDefinition) {}
-
-  record(model: ModelDefinition): GraphQLObjectType {
-    return this.once(
-      model.name,
-      () =>
-        new GraphQLObjectType({
-          name: model.name,
-          description: model.description,
-          fields: () => ({
-            ...OWN_FIELDS,
-            ...Object.fromEntries(model.fields.flatMap((field) => this.outputFields(model, field))),
-          }),
-        }),
-    );
-  }
-
-  history(model: ModelDefinition): GraphQLObjectType {
-    return this.once(`${model.name}HistoryConnection`, () =>
-      historyConnection(model, () => ({
-        ...OWN_FIELDS,
-        ...Object.fromEntries(model.fields.map((field) => this.outputFields(model, field)[0]!)),
-      })),
-    );
-  }
-
-  connection(model: ModelDefinition): GraphQLObjectType {
-    return this.once(`${model.name}Connection`, () => {
-      const record = new GraphQLNonNull(this.record(model));
-      const edge = new GraphQLObjectType({
-        name: `${model.name}Edge`,
-        fields: { node: { type: record }, cursor: { type: new GraphQLNonNull(GraphQLString) } },
-      });
-      return new GraphQLObjectType({
-        name: `${model.name}Connection`,
-        description: `A page of ${model.plural}.`,
-        fields: {
-          nodes: { type: new GraphQLNonNull(new GraphQLList(record)) },
-          edges: { type: new GraphQLNonNull(new GraphQLList(new GraphQLNonNull(edge))) },
-          pageInfo: { type: new GraphQLNonNull(PageInfo) },
-          totalCount: { type: new GraphQLNonNull(GraphQLInt), description: 'Counted only when asked for.' },
-        },
-      });
-    });
-  }
-
-  input(model: ModelDefinition, mode: 'create' | 'update'): GraphQLInputObjectType {
-    return this.once(`${mode === 'create' ? 'Create' : 'Update'}${model.name}Input`, (name) => {
-      const fields: GraphQLInputFieldConfigMap = {};
-      for (const field of model.fields) {
-        const type = this.scalar(model, field);
-        const isNeeded = mode === 'create' && isDemanded(field);
-        fields[inputName(field)] = {
-          type: isNeeded ? new GraphQLNonNull(type) : type,
-          description: field.description,
-        };
-      }
-      return new GraphQLInputObjectType({ name, fields });
-    });
-  }
-
-  where(model: ModelDefinition): GraphQLInputObjectType {
-    return this.once(
-      `${model.name}Where`,
-      (name) =>
-        new GraphQLInputObjectType({
-          name,
-          description: 'All given conditions must hold.',
-          fields: (): GraphQLInputFieldConfigMap => ({
-            and: { type: new GraphQLList(new GraphQLNonNull(this.where(model))) },
-            or: { type: new GraphQLList(new GraphQLNonNull(this.where(model))) },
-            not: { type: this.where(model) },
-            id: { type: this.filter('ID', GraphQLID, ['equals', 'not', 'in', 'notIn']) },
-            createdAt: { type: this.filter('DateTime', DateTimeScalar, ORDERED) },
-            updatedAt: { type: this.filter('DateTime', DateTimeScalar, ORDERED) },
-            ...Object.fromEntries(
-              model.fields.map((field) => [inputName(field), { type: this.fieldFilter(model, field) }]),
-            ),
-          }),
-        }),
-    );
-  }
-
-  order(model: ModelDefinition): GraphQLInputObjectType {
-    return this.once(`${model.name}Order`, (name) => {
-      const names = [
-        'id',
-        'createdAt',
-        'updatedAt',
-        ...model.fields.filter(({ type }) => !['relation', 'json', 'geoPoint', 'blocks'].includes(type)).map(inputName),
-      ];
-      return new GraphQLInputObjectType({
-        name,
-        description: 'Exactly one field an entry. Records without a value come last either way.',
-        fields: Object.fromEntries(names.map((field) => [field, { type: this.direction() }])),
-      });
-    });
-  }
-
-  private outputFields(
-    model: ModelDefinition,
-    field: FieldDefinition,
-  ): [string, { type: GraphQLOutputType; description: string | null }][] {
-    // A row older than the demand may lack the value, so nothing but the API's own fields is promised to be there.
-    const own = [inputName(field), { type: this.scalar(model, field), description: field.description }] as const;
-    if (field.type !== 'relation') return [[...own]];
-    const target = this.schema.models.find((candidate) => candidate.name === field.target)!;
-    return [[...own], [field.name, { type: this.record(target), description: field.description }]];
-  }
-
-  private scalar(model: ModelDefinition, field: FieldDefinition): GraphQLScalarType | GraphQLEnumType {
-    switch (field.type) {
-      case 'text':
-      case 'richText':
-      case 'email':
-      case 'url':
-      case 'slug':
-      case 'decimal':
-        return GraphQLString;
-      case 'integer':
-        return GraphQLInt;
-      case 'number':
-        return GraphQLFloat;
-      case 'json':
-      case 'geoPoint':
-      case 'blocks':
-        return JsonScalar;
-      case 'datetime':
-        return DateTimeScalar;
-      case 'file':
-        return GraphQLID;
-      case 'boolean':
-        return GraphQLBoolean;
-      case 'date':
-        return DateScalar;
-      case 'relation':
-        return GraphQLID;
-      case 'enum':
-        return this.once(
-          `${model.name}${capital(field.name)}`,
-          (name) =>
-            new GraphQLEnumType({ name, values: Object.fromEntries(field.values!.map((value) => [value, {}])) }),
-        );
+async function readGroups(
+  database: AppDatabase,
+  schema: SchemaDefinition,
+  model: ModelDefinition,
+  { where = null, groupBy, first, asOf: time }: AggregateArguments,
+  context: ApiContext,
+  selection: Selection,
+) {
+  const query = { where, groupBy: groupBy ?? [], limit: pageSize(first), node: selection };
+  const rows = await readAt(database, schema, context, time, async (tx, at) => {
+    const { text, parameters } = compileAggregate(schema, model, context.principal.tenantId, { ...query, asOf: at });
+    return tx.query<{ group: Readonly<Record<string, unknown>> }>(text, parameters);
+  }).catch((error: unknown) => {
+    if ((error as { code?: unknown }).code !== OUT_OF_RANGE) throw error;
+    throw apiError('VALIDATION_ERROR', 'A sum is larger than a Float can be. Narrow the condition, or ask without it.');
+  });
+  return rows.map(({ group: row }) => {
+    const answer: Record<string, Record<string, unknown>> = { group: {}, sum: {}, avg: {}, min: {}, max: {} };
+    for (const [path, value] of Object.entries(row)) {
+      const [part, name] = path.split('.') as [string, string?];
+      if (name !== undefined) answer[part]![name] = value;
     }
-  }
-
-  private fieldFilter(model: ModelDefinition, field: FieldDefinition): GraphQLInputObjectType {
-    switch (field.type) {
-      case 'text':
-      case 'richText':
-      case 'email':
-      case 'url':
-      case 'slug':
-        return this.filter('String', GraphQLString, [...ORDERED, 'contains', 'startsWith', 'endsWith', 'isNull']);
-      case 'decimal':
-        return this.filter('Decimal', GraphQLString, [...ORDERED, 'isNull']);
-      case 'integer':
-        return this.filter('Int', GraphQLInt, [...ORDERED, 'isNull']);
-      case 'datetime':
-        return this.filter('DateTimeField', DateTimeScalar, [...ORDERED, 'isNull']);
-      case 'json':
-      case 'geoPoint':
-      case 'blocks':
-        return this.filter('JSON', JsonScalar, ['isNull']);
-      case 'file':
-        return this.filter('Reference', GraphQLID, ['equals', 'not', 'in', 'notIn', 'isNull']);
-      case 'number':
-        return this.filter('Float', GraphQLFloat, [...ORDERED, 'isNull']);
-      case 'boolean':
-        return this.filter('Boolean', GraphQLBoolean, ['equals', 'not', 'isNull']);
-      case 'date':
-        return this.filter('Date', DateScalar, [...ORDERED, 'isNull']);
-      case 'relation':
-        return this.filter('Reference', GraphQLID, ['equals', 'not', 'in', 'notIn', 'isNull']);
-      case 'enum': {
-        const type = this.scalar(model, field);
-        return this.filter(type.name, type, ['equals', 'not', 'in', 'notIn', 'isNull']);
-      }
-    }
-  }
-
-  private filter(of: string, type: GraphQLInputType, operators: readonly string[]): GraphQLInputObjectType {
-    return this.once(`${of}Filter`, (name) => {
-      const typeOf = (operator: string): GraphQLInputType => {
-        if (operator === 'isNull') return GraphQLBoolean;
-        return operator === 'in' || operator === 'notIn' ? new GraphQLList(new GraphQLNonNull(type)) : type;
-      };
-      const fields = Object.fromEntries(
-        operators.map((operator) => [operator, { type: typeOf(operator), description: OPERATORS[operator] }]),
-      );
-      return new GraphQLInputObjectType({ name, fields });
-    });
-  }
-
-  private direction(): GraphQLEnumType {
-    return this.once('Direction', (name) => new GraphQLEnumType({ name, values: { ASC: {}, DESC: {} } }));
-  }
-
-  private once<Type>(name: string, make: (name: string) => Type): Type {
-    if (!this.made.has(name)) this.made.set(name, make(name));
-    return this.made.get(name) as Type;
-  }
-}
-
-const ORDERED = ['equals', 'not', 'in', 'notIn', 'gt', 'gte', 'lt', 'lte'];
-
-const OPERATORS: Readonly<Record<string, string>> = {
-  contains: 'Upper and lower case are the same.',
-  startsWith: 'Upper and lower case are the same.',
-  endsWith: 'Upper and lower case are the same.',
-  not: 'Records without a value count as different.',
-  notIn: 'Records without a value count as different.',
-};
-
-function capital(name: string): string {
-  return name.charAt(0).toUpperCase() + name.slice(1);
+    return { ...answer, count: row['count'] };
+  });
 }

@@ -1,14 +1,18 @@
-import { apiError, isUuid, type TenantId } from '@atomo-cc/kernel';
+import { apiError, isUuid, type CodedError, type TenantId } from '@atomo-cc/kernel';
 import {
   columnOf,
+  expressionSql,
   inputName,
   isCalendarDate,
+  linkTableOf,
   modelNamed,
+  type ComputedDefinition,
   type FieldDefinition,
   type ModelDefinition,
+  type RelationDefinition,
   type SchemaDefinition,
 } from '@atomo-cc/schema';
-import type { Selection } from '../api/index.js';
+import { argumentsOf, pageSize, type Selection } from '../api/index.js';
 import { historyTable } from './model-tables.js';
 
 /** One statement with its parameters. */
@@ -28,6 +32,10 @@ export interface ListQuery {
   readonly orderBy: readonly OrderBy[];
   /** The key values behind which the page starts, as many as `orderKeys` has. */
   readonly after: readonly unknown[] | null;
+  /** The key values ahead of which it ends. */
+  readonly before?: readonly unknown[] | null;
+  /** Reads the end of the list instead of its beginning; the rows come in the list's order either way. */
+  readonly fromEnd?: boolean;
   /** How many rows to read: the page's size and one more, which tells whether there is a next page. */
   readonly limit: number;
   /** What to read of each record. */
@@ -37,61 +45,148 @@ export interface ListQuery {
   readonly asOf?: string | null;
 }
 
+/** What groups of records are compiled from. */
+export interface AggregateQuery {
+  readonly where: Where | null;
+  /** The fields whose values make a group, by their input names; none makes one group of all. */
+  readonly groupBy: readonly string[];
+  readonly limit: number;
+  /** What to read of each group: `count`, and `sum avg min max` with the fields below them. */
+  readonly node: Selection;
+  readonly asOf?: string | null;
+}
+
 /** Nested conditions that no honest caller reaches; each level costs planning time. */
 const MAX_WHERE_DEPTH = 10;
 /** Members of an `in` list or conditions in an `and` or `or`; beyond, the query is a job for a batch. */
 const MAX_WHERE_WIDTH = 1_000;
 /** Values of a whole query. Planning time grows with them, and Postgres' protocol counts parameters in 16 bits. */
 const MAX_PARAMETERS = 2_000;
+/** Conditions on other records in a whole query: each may look at every record of two tables. */
+const MAX_RELATION_CONDITIONS = 20;
+/** Relations read in a whole query, a sub-select each. A function of Postgres takes 100 arguments, and one of ours two for each. */
+const MAX_RELATIONS = 50;
+/** Records below the records of a page, if every list were full: some megabytes of an answer that is held in memory whole. */
+const MAX_NESTED_RECORDS = 10_000;
+/** Fields that groups are made of; with more of them nearly every record is a group of its own. */
+const MAX_GROUP_FIELDS = 5;
 
-class Parameters {
+/** A refusal that names the limit, in its sentence and in `extensions.limit`. */
+function tooComplex(limit: string, max: number, message: string): CodedError {
+  return apiError('QUERY_TOO_COMPLEX', `${message} (${limit}: ${max})`, { limit, max });
+}
+
+/** The ends of a link in a table of `linkTableOf`, beside `tenant_id`: a relation may link a model with itself. */
+export const LINK_COLUMNS = { owner: 'owner_id', target: 'target_id' } as const;
+
+/** One statement in the making: its values, its names, and what it has cost so far. */
+class Statement {
   readonly values: unknown[] = [];
+  private aliases = 0;
+  private relations = 0;
+  private conditions = 0;
+  private records = 0;
 
   /** Adds a value and answers its place, `$3`. @throws CodedError QUERY_TOO_COMPLEX */
   add(value: unknown): string {
     if (this.values.length === MAX_PARAMETERS) {
-      throw apiError(
-        'QUERY_TOO_COMPLEX',
-        `where compares with more than ${MAX_PARAMETERS} values. Ask in several queries.`,
-      );
+      throw tooComplex('MAX_PARAMETERS', MAX_PARAMETERS, 'The query compares with too many values. Ask in several.');
     }
     this.values.push(value);
     return `$${this.values.length}`;
   }
+
+  /** A name for rows that no other has: names made of the path would be cut at 63 bytes, and then be the same. */
+  alias(): string {
+    this.aliases += 1;
+    return `r${this.aliases}`;
+  }
+
+  /** Counts a relation that is read, and the records it may bring along. @throws CodedError QUERY_TOO_COMPLEX */
+  readRelation(records: number): void {
+    this.relations += 1;
+    this.records += records;
+    if (this.relations > MAX_RELATIONS)
+      throw tooComplex('MAX_RELATIONS', MAX_RELATIONS, 'The query reads too many relations. Ask in several queries.');
+    if (this.records > MAX_NESTED_RECORDS) {
+      const message = 'The query may answer too many records in its nested lists. Ask for fewer with first.';
+      throw tooComplex('MAX_NESTED_RECORDS', MAX_NESTED_RECORDS, message);
+    }
+  }
+
+  /** Counts a condition on other records. @throws CodedError QUERY_TOO_COMPLEX */
+  askRelation(): void {
+    this.conditions += 1;
+    if (this.conditions > MAX_RELATION_CONDITIONS) {
+      const message = 'where has too many conditions on related records. Ask in several queries.';
+      throw tooComplex('MAX_RELATION_CONDITIONS', MAX_RELATION_CONDITIONS, message);
+    }
+  }
 }
 
-/** What is read: the records as they are, or as they were. */
+/** What is read: a tenant's records as they are, or as they were. */
 class Source {
-  /** @param at the place of the time's parameter; null for now */
+  private readonly tenant: string;
+  private readonly at: string | null;
+
+  /** @param asOf ISO 8601; null for now */
   constructor(
     readonly schema: SchemaDefinition,
-    private readonly at: string | null,
-  ) {}
+    readonly statement: Statement,
+    tenant: TenantId,
+    asOf: string | null,
+  ) {
+    this.tenant = statement.add(tenant);
+    this.at = asOf === null ? null : `${statement.add(asOf)}::timestamptz`;
+  }
 
   /** The table to read many records from. */
   table(model: ModelDefinition): string {
     return this.at === null ? model.table : historyTable(model);
   }
 
-  /** A condition that leaves one row of each record that existed: to be set before any other. */
-  valid(): string {
-    return this.at === null ? '' : `valid_from <= ${this.at} and valid_to > ${this.at} and `;
+  /** The condition that leaves one row of each record that may be seen: to be set before any other. */
+  rows(alias: string): string {
+    const own = `${alias}.tenant_id = ${this.tenant}`;
+    return this.at === null ? own : `${own} and ${alias}.valid_from <= ${this.at} and ${alias}.valid_to > ${this.at}`;
   }
 
   /**
-   * A sub-select of the one record that `key` finds. Of a record's history it is the newest row that begins early enough: the
+   * A sub-select of the one record with that id. Of a record's history it is the newest row that begins early enough: the
    * index leads straight to it, however many versions there are.
    */
-  one(model: ModelDefinition, key: string): string {
-    const from = `select * from ${this.table(model)} where ${key}`;
+  one(model: ModelDefinition, id: string): string {
+    const from = `select * from ${this.table(model)} where tenant_id = ${this.tenant} and id = ${id}`;
     if (this.at === null) return from;
     return `${from} and valid_from <= ${this.at} order by valid_from desc, version desc limit 1`;
   }
+
+  /**
+   * The condition that ties a record to those of a list relation: `r2` is one of the notes of `r1`.
+   * @throws CodedError VALIDATION_ERROR for links as of a time, which nobody keeps
+   */
+  ties(model: ModelDefinition, relation: RelationDefinition, record: string, other: string): string {
+    const target = modelNamed(this.schema, relation.target);
+    if (relation.via !== null) return `${other}."${relationColumn(target, relation.via)}" = ${record}.id`;
+    const link = this.statement.alias();
+    if (relation.through !== null) {
+      const through = modelNamed(this.schema, relation.through.model);
+      const ends = [relation.through.from, relation.through.to].map((name) => relationColumn(through, name));
+      const isTied = `${link}."${ends[0]}" = ${record}.id and ${link}."${ends[1]}" = ${other}.id`;
+      return `exists (select 1 from ${this.table(through)} ${link} where ${this.rows(link)} and ${isTied})`;
+    }
+    if (this.at !== null)
+      throw apiError('VALIDATION_ERROR', `${relation.name} cannot be read as of a time: its links have no history.`);
+    const owning = target.relations.find(({ name }) => name === relation.inverseOf);
+    const table = owning ? linkTableOf(target, owning) : linkTableOf(model, relation);
+    const [owner, linked] = owning ? [other, record] : [record, other];
+    const isTied = `${link}.${LINK_COLUMNS.owner} = ${owner}.id and ${link}.${LINK_COLUMNS.target} = ${linked}.id`;
+    return `exists (select 1 from ${table} ${link} where ${link}.tenant_id = ${this.tenant} and ${isTied})`;
+  }
 }
 
-/** Adds the time, where one is given, and answers what is to be read. @param asOf ISO 8601 */
-function sourceOf(schema: SchemaDefinition, asOf: string | null, parameters: Parameters): Source {
-  return new Source(schema, asOf === null ? null : `${parameters.add(asOf)}::timestamptz`);
+function relationColumn(model: ModelDefinition, name: string): string {
+  return columnOf(model.fields.find((field) => field.name === name)!);
 }
 
 /**
@@ -106,18 +201,19 @@ export function compileGet(
   selection: Selection,
   asOf: string | null = null,
 ): CompiledQuery {
-  const parameters = new Parameters();
-  const source = sourceOf(schema, asOf, parameters);
-  const from = source.one(model, `tenant_id = ${parameters.add(tenant)} and id = ${parameters.add(id)}`);
-  const text = `select ${record(source, model, 't', selection)} as node from (${from}) t`;
-  return { text, parameters: parameters.values };
+  const statement = new Statement();
+  const source = new Source(schema, statement, tenant, asOf);
+  const alias = statement.alias();
+  const from = source.one(model, statement.add(id));
+  const text = `select ${record(source, model, alias, selection, 1)} as node from (${from}) ${alias}`;
+  return { text, parameters: statement.values };
 }
 
 /**
  * A page of records: one row with `rows`, a JSON list of `{node, key}` in order, and `total` if asked for. The page goes on
  * behind a key instead of skipping rows, so page one hundred costs what page one costs and nobody sees a record twice
  * because another was added meanwhile.
- * @throws CodedError VALIDATION_ERROR
+ * @throws CodedError VALIDATION_ERROR, QUERY_TOO_COMPLEX
  */
 export function compileList(
   schema: SchemaDefinition,
@@ -125,20 +221,84 @@ export function compileList(
   tenant: TenantId,
   query: ListQuery,
 ): CompiledQuery {
-  const parameters = new Parameters();
-  const source = sourceOf(schema, query.asOf ?? null, parameters);
-  const table = source.table(model);
+  const statement = new Statement();
+  const source = new Source(schema, statement, tenant, query.asOf ?? null);
+  const alias = statement.alias();
+  const from = `from ${source.table(model)} ${alias}`;
   const keys = orderKeys(model, query.orderBy);
-  const filter = `tenant_id = ${parameters.add(tenant)} and ${source.valid()}${condition(model, query.where, parameters, 0)}`;
-  const after = query.after ? `and (${behind(keys, query.after, parameters)})` : '';
-  const order = keys.map((key) => `${key.column} ${key.direction} nulls last`).join(', ');
-  const page = `select * from ${table} where ${filter} ${after} order by ${order} limit ${parameters.add(query.limit)}`;
-  const key = `json_build_array(${keys.map((each) => `t.${each.column}`).join(', ')})`;
-  const rows = `select coalesce(json_agg(json_build_object('node', ${record(source, model, 't', query.node)}, 'key', ${key}) order by ${keys
-    .map((each) => `t.${each.column} ${each.direction} nulls last`)
-    .join(', ')}), '[]') from (${page}) t`;
-  const total = query.withTotal ? `, (select count(*)::int from ${table} where ${filter}) as total` : '';
-  return { text: `select (${rows}) as rows${total}`, parameters: parameters.values };
+  const filter = `${source.rows(alias)} and ${condition(source, model, alias, query.where, 0)}`;
+  const bounds = [
+    query.after ? ` and (${beyond(keys, alias, query.after, statement, 'behind')})` : '',
+    query.before ? ` and (${beyond(keys, alias, query.before, statement, 'ahead')})` : '',
+  ].join('');
+  const order = orderSql(keys, alias, query.fromEnd);
+  const page = `select ${alias}.* ${from} where ${filter}${bounds} order by ${order} limit ${statement.add(query.limit)}`;
+  // A decimal as text: JSON's numbers have not its digits.
+  const values = keys.map(({ column, type }) => `${alias}.${column}${type === 'decimal' ? '::text' : ''}`);
+  // One row more than the page's was read only to see whether there is one.
+  const node = record(source, model, alias, query.node, Math.max(query.limit - 1, 1));
+  const row = `json_build_object('node', ${node}, 'key', json_build_array(${values.join(', ')}))`;
+  const rows = `select coalesce(json_agg(${row} order by ${orderSql(keys, alias)}), '[]') from (${page}) ${alias}`;
+  const total = query.withTotal ? `, (select count(*)::int ${from} where ${filter}) as total` : '';
+  return { text: `select (${rows}) as rows${total}`, parameters: statement.values };
+}
+
+/** The kinds of field that can be added up. */
+const NUMERIC: readonly FieldDefinition['type'][] = ['integer', 'decimal', 'number'];
+/** The kinds of field whose values are no single thing: there is no order of them, and no group shares one. */
+const STRUCTURED: readonly FieldDefinition['type'][] = ['json', 'geoPoint', 'blocks'];
+
+/** Whether a field's values can be added up. */
+export function isNumeric({ type }: Pick<FieldDefinition, 'type'>): boolean {
+  return NUMERIC.includes(type);
+}
+
+/** Whether records can be grouped by a field. */
+export function isGroupable({ type }: Pick<FieldDefinition, 'type'>): boolean {
+  return !STRUCTURED.includes(type);
+}
+
+/**
+ * Groups of records, largest first: a row each with JSON in column `group`, whose names are paths: `count`, `group.stage`, `sum.amount`.
+ * @throws CodedError VALIDATION_ERROR, QUERY_TOO_COMPLEX
+ */
+export function compileAggregate(
+  schema: SchemaDefinition,
+  model: ModelDefinition,
+  tenant: TenantId,
+  query: AggregateQuery,
+): CompiledQuery {
+  const names = [...new Set(query.groupBy)];
+  if (names.length > MAX_GROUP_FIELDS)
+    throw tooComplex('MAX_GROUP_FIELDS', MAX_GROUP_FIELDS, 'groupBy names too many fields.');
+  const statement = new Statement();
+  const source = new Source(schema, statement, tenant, query.asOf ?? null);
+  const alias = statement.alias();
+  const groups = names.map((name) => {
+    const field = model.fields.find((candidate) => inputName(candidate) === name);
+    if (!field || !isGroupable(field))
+      throw apiError('VALIDATION_ERROR', `${model.name} cannot be grouped by ${name}.`);
+    const column = `${alias}."${columnOf(field)}"`;
+    return { column, sql: `${readable(column, field.type)} as "group.${name}"` };
+  });
+  const measures = AGGREGATES.flatMap((measure) =>
+    [...(query.node.get(measure)?.keys() ?? [])].flatMap((name) => {
+      const field = model.fields.find((candidate) => isNumeric(candidate) && candidate.name === name);
+      if (!field && !name.startsWith('__'))
+        throw apiError('VALIDATION_ERROR', `${model.name} has no numeric field ${name}.`);
+      if (!field) return [];
+      const value = `${measure}(${alias}."${columnOf(field)}")`;
+      return [`${field.type === 'decimal' ? `${value}::text` : value} as "${measure}.${name}"`];
+    }),
+  );
+  const columns = ['count(*)::int as count', ...groups.map(({ sql }) => sql), ...measures].join(', ');
+  const by = groups.map(({ column }) => column);
+  const filter = `${source.rows(alias)} and ${condition(source, model, alias, query.where, 0)}`;
+  const grouped = by.length === 0 ? '' : ` group by ${by.join(', ')}`;
+  const order = ['count(*) desc', ...by.map((column) => `${column} nulls last`)].join(', ');
+  const inner = `select ${columns} from ${source.table(model)} ${alias} where ${filter}${grouped} order by ${order}`;
+  const text = `select row_to_json(x) as "group" from (${inner} limit ${statement.add(query.limit)}) x`;
+  return { text, parameters: statement.values };
 }
 
 /** What happened to a record, as far as it decides whether a subscriber is told. */
@@ -164,21 +324,27 @@ export function compileChanged(
   selection: Selection,
   changes: readonly ChangedRecord[],
 ): CompiledQuery {
-  const parameters = new Parameters();
-  const own = parameters.add(tenant);
-  const ids = parameters.add(changes.map(({ id }) => id));
-  const versions = parameters.add(changes.map(({ version }) => version));
-  const leaving = parameters.add(changes.map(({ mayLeave }) => mayLeave));
-  const matches = condition(model, where, parameters, 0);
-  const text = `with matching as (select * from ${model.table} where tenant_id = ${own} and id = any(${ids}::uuid[]) and (${matches}))
-select coalesce((select json_object_agg(t.id, ${record(new Source(schema, null), model, 't', selection)}) from matching t), '{}') as nodes,
+  const statement = new Statement();
+  const source = new Source(schema, statement, tenant, null);
+  const ids = statement.add(changes.map(({ id }) => id));
+  const versions = statement.add(changes.map(({ version }) => version));
+  const leaving = statement.add(changes.map(({ mayLeave }) => mayLeave));
+  const [now, matching, before] = [statement.alias(), statement.alias(), statement.alias()];
+  const matches = (alias: string) => `${source.rows(alias)} and ${condition(source, model, alias, where, 0)}`;
+  const node = record(source, model, matching, selection, changes.length);
+  const text = `with matching as (select ${now}.* from ${model.table} ${now} where ${now}.id = any(${ids}::uuid[]) and ${matches(now)})
+select coalesce((select json_object_agg(${matching}.id, ${node}) from matching ${matching}), '{}') as nodes,
   coalesce((select json_agg(c.place)
     from unnest(${ids}::uuid[], ${versions}::int[], ${leaving}::boolean[]) with ordinality as c (id, version, may_leave, place)
     where not exists (select 1 from matching m where m.id = c.id)
-      and (not c.may_leave or exists (select 1 from ${historyTable(model)} h
-        where h.tenant_id = ${own} and h.id = c.id and h.version = c.version - 1 and ((${matches}) is not true)))), '[]') as untold`;
-  return { text, parameters: parameters.values };
+      and (not c.may_leave or exists (select 1 from ${historyTable(model)} ${before}
+        where ${source.rows(before)} and ${before}.id = c.id and ${before}.version = c.version - 1
+          and ((${matches(before)}) is not true)))), '[]') as untold`;
+  return { text, parameters: statement.values };
 }
+
+/** What is calculated over a group, under the names of Postgres' functions. */
+export const AGGREGATES = ['sum', 'avg', 'min', 'max'] as const;
 
 /** What a cursor of this order is good for; a cursor of another order is refused. */
 export function orderName(model: ModelDefinition, orderBy: readonly OrderBy[], asOf: string | null = null): string {
@@ -212,26 +378,45 @@ function orderKeys(model: ModelDefinition, orderBy: readonly OrderBy[]): OrderKe
   return [...keys, { column: '"id"', type: 'id', direction: 'asc' }];
 }
 
-/** "Comes behind this key" with nulls last: (a is behind) or (a is equal and b is behind) or … */
-function behind(keys: readonly OrderKey[], after: readonly unknown[], parameters: Parameters): string {
+/** @param isReversed for the end of the list first */
+function orderSql(keys: readonly OrderKey[], alias: string, isReversed = false): string {
+  return keys
+    .map(({ column, direction }) => {
+      if (!isReversed) return `${alias}.${column} ${direction} nulls last`;
+      return `${alias}.${column} ${direction === 'asc' ? 'desc' : 'asc'} nulls first`;
+    })
+    .join(', ');
+}
+
+/** "Comes behind this key" (or ahead of it) with nulls last: (a is behind) or (a is equal and b is behind) or … */
+function beyond(
+  keys: readonly OrderKey[],
+  alias: string,
+  bound: readonly unknown[],
+  statement: Statement,
+  side: 'behind' | 'ahead',
+): string {
   const isOurs =
-    after.length === keys.length &&
+    bound.length === keys.length &&
     keys.every(({ type, column }, index) =>
-      after[index] === null ? !OWN_COLUMNS.includes(column) : isKeyValue(type, after[index]),
+      bound[index] === null ? !OWN_COLUMNS.includes(column) : isKeyValue(type, bound[index]),
     );
   if (!isOurs)
     throw apiError('VALIDATION_ERROR', 'This is no cursor of ours. Pass an endCursor or a cursor of an edge.');
-  const places = after.map((value) => parameters.add(value));
+  const places = bound.map((value) => statement.add(value));
+  const columns = keys.map(({ column }) => `${alias}.${column}`);
   const alternatives = keys.flatMap((key, index) => {
-    // Nothing but an equal key comes behind a null.
-    if (after[index] === null) return [];
-    const further = `${key.column} ${key.direction === 'asc' ? '>' : '<'} ${places[index]}`;
+    // Nothing but an equal key comes behind a null, and all that has a value comes ahead of it.
+    if (bound[index] === null && side === 'behind') return [];
+    const compares = `${columns[index]} ${(key.direction === 'asc') === (side === 'behind') ? '>' : '<'} ${places[index]}`;
     // No index leads to an alternative, so a column that is never null must not have one: by id, a page begins where it begins.
-    const beyond = OWN_COLUMNS.includes(key.column) ? further : `(${further} or ${key.column} is null)`;
+    const hasNulls = side === 'behind' && !OWN_COLUMNS.includes(key.column);
+    const further = hasNulls ? `(${compares} or ${columns[index]} is null)` : compares;
     return [
-      [...keys.slice(0, index).map((equal, i) => `${equal.column} is not distinct from ${places[i]}`), beyond].join(
-        ' and ',
-      ),
+      [
+        ...columns.slice(0, index).map((equal, i) => `${equal} is not distinct from ${places[i]}`),
+        bound[index] === null ? `${columns[index]} is not null` : further,
+      ].join(' and '),
     ];
   });
   return alternatives.map((alternative) => `(${alternative})`).join(' or ') || 'false';
@@ -248,8 +433,9 @@ function isKeyValue(type: Column['type'], value: unknown): boolean {
     case 'file':
       return isUuid(value);
     case 'number':
-    case 'decimal':
       return typeof value === 'number';
+    case 'decimal':
+      return typeof value === 'string' && DECIMAL.test(value);
     case 'integer':
       return Number.isInteger(value) && Math.abs(value as number) < 2 ** 31;
     case 'boolean':
@@ -267,6 +453,9 @@ function isKeyValue(type: Column['type'], value: unknown): boolean {
       return typeof value === 'string' && isStorable(value);
   }
 }
+
+/** A number with more digits than any field keeps. */
+const DECIMAL = /^-?\d{1,100}(\.\d{1,100})?$/;
 
 function isStorable(value: string): boolean {
   return !value.includes('\0') && value.isWellFormed();
@@ -287,40 +476,92 @@ function columnNamed(model: ModelDefinition, name: string): Column {
   return { column: columnOf(field), type: field.type };
 }
 
-function condition(model: ModelDefinition, where: Where | null, parameters: Parameters, depth: number): string {
-  if (depth > MAX_WHERE_DEPTH)
-    throw apiError('QUERY_TOO_COMPLEX', `where is nested deeper than ${MAX_WHERE_DEPTH} levels.`);
+function condition(source: Source, model: ModelDefinition, alias: string, where: Where | null, depth: number): string {
+  if (depth > MAX_WHERE_DEPTH) throw tooComplex('MAX_WHERE_DEPTH', MAX_WHERE_DEPTH, 'where is nested too deeply.');
   const all = Object.entries(where ?? {}).flatMap(([name, value]) => {
     if (value === null || value === undefined) return [];
     if (name === 'and' || name === 'or') {
-      const parts = bounded(value as Where[]).map((part) => condition(model, part, parameters, depth + 1));
+      const parts = bounded(value as Where[]).map((part) => condition(source, model, alias, part, depth + 1));
       if (name === 'and') return parts;
       // An empty list of alternatives offers none.
       return [parts.length === 0 ? 'false' : `(${parts.map((part) => `(${part})`).join(' or ')})`];
     }
-    if (name === 'not') return [`((${condition(model, value as Where, parameters, depth + 1)}) is not true)`];
-    const column = columnNamed(model, name);
+    if (name === 'not') return [`((${condition(source, model, alias, value as Where, depth + 1)}) is not true)`];
+    const field = model.fields.find((candidate) => candidate.type === 'relation' && candidate.name === name);
+    if (field) return belongsToCondition(source, field, alias, value as Where, depth + 1);
+    const relation = model.relations.find((candidate) => candidate.name === name);
+    if (relation) return manyCondition(source, model, relation, alias, value as Where, depth + 1);
+    const { column, type } = columnNamed(model, name);
     return Object.entries(value as Where).map(([operator, operand]) =>
-      comparison(column, operator, operand, parameters),
+      comparison(`${alias}."${column}"`, type, operator, operand, source.statement),
     );
   });
   return all.length === 0 ? 'true' : all.map((part) => `(${part})`).join(' and ');
 }
 
+/** `is` and `isNot` of the one record that a record belongs to; null stands for none. */
+function belongsToCondition(
+  source: Source,
+  field: FieldDefinition,
+  alias: string,
+  operators: Where,
+  depth: number,
+): string[] {
+  const id = `${alias}."${columnOf(field)}"`;
+  return Object.entries(operators).map(([operator, operand]) => {
+    if (operator !== 'is' && operator !== 'isNot') throw unknownOperator(operator);
+    if (operand === null) return operator === 'is' ? `${id} is null` : `${id} is not null`;
+    source.statement.askRelation();
+    const target = modelNamed(source.schema, field.target!);
+    const other = source.statement.alias();
+    const fits = condition(source, target, other, operand as Where, depth);
+    const exists = `exists (select 1 from ${source.table(target)} ${other} where ${source.rows(other)} and ${other}.id = ${id} and ${fits})`;
+    return operator === 'is' ? exists : `not ${exists}`;
+  });
+}
+
+/** `some`, `every` and `none` of the records of a list relation. Of no records every one fits. */
+function manyCondition(
+  source: Source,
+  model: ModelDefinition,
+  relation: RelationDefinition,
+  alias: string,
+  operators: Where,
+  depth: number,
+): string[] {
+  return Object.entries(operators).map(([operator, operand]) => {
+    if (operator !== 'some' && operator !== 'every' && operator !== 'none') throw unknownOperator(operator);
+    if (operand === null)
+      throw apiError('VALIDATION_ERROR', `${operator}: null fits no record. Use ${operator}: {} for any record.`);
+    source.statement.askRelation();
+    const target = modelNamed(source.schema, relation.target);
+    const other = source.statement.alias();
+    const tied = `${source.rows(other)} and ${source.ties(model, relation, alias, other)}`;
+    const fits = `(${condition(source, target, other, operand as Where, depth)})`;
+    const exists = `exists (select 1 from ${source.table(target)} ${other} where ${tied} and ${operator === 'every' ? `${fits} is not true` : fits})`;
+    return operator === 'some' ? exists : `not ${exists}`;
+  });
+}
+
+function unknownOperator(operator: string): CodedError {
+  return apiError('VALIDATION_ERROR', `There is no operator ${operator}.`);
+}
+
 function bounded<Member>(list: readonly Member[]): readonly Member[] {
-  if (list.length > MAX_WHERE_WIDTH) {
-    throw apiError(
-      'QUERY_TOO_COMPLEX',
-      `A list in where has ${list.length} members; at most ${MAX_WHERE_WIDTH} are allowed.`,
-    );
-  }
+  if (list.length > MAX_WHERE_WIDTH)
+    throw tooComplex('MAX_WHERE_WIDTH', MAX_WHERE_WIDTH, `A list in where has ${list.length} members.`);
   return list;
 }
 
 const COMPARISONS: Readonly<Record<string, string>> = { gt: '>', gte: '>=', lt: '<', lte: '<=' };
 
-function comparison({ column, type }: Column, operator: string, operand: unknown, parameters: Parameters): string {
-  const name = `"${column}"`;
+function comparison(
+  name: string,
+  type: Column['type'],
+  operator: string,
+  operand: unknown,
+  parameters: Statement,
+): string {
   if (operator === 'isNull' && typeof operand === 'boolean') return operand ? `${name} is null` : `${name} is not null`;
   if (operand === null) {
     // `equals: null` says what `isNull: true` says; for the others SQL's answer would be "unknown", which helps nobody.
@@ -347,8 +588,7 @@ function comparison({ column, type }: Column, operator: string, operand: unknown
     case 'endsWith':
       return `${name} ilike ${parameters.add(`%${escapeLike(operand)}`)}`;
     default:
-      if (!Object.hasOwn(COMPARISONS, operator))
-        throw apiError('VALIDATION_ERROR', `There is no operator ${operator}.`);
+      if (!Object.hasOwn(COMPARISONS, operator)) throw unknownOperator(operator);
       return `${name} ${COMPARISONS[operator]} ${parameters.add(checked(type, operand))}`;
   }
 }
@@ -370,7 +610,7 @@ function checked(type: Column['type'], value: unknown): unknown {
   if ((type === 'id' || type === 'relation' || type === 'file') && !isUuid(value)) {
     throw apiError('VALIDATION_ERROR', `${JSON.stringify(value)} is no id.`);
   }
-  if (type === 'decimal' && !/^-?\d{1,100}(\.\d{1,100})?$/.test(String(value))) {
+  if (type === 'decimal' && !DECIMAL.test(String(value))) {
     throw apiError('VALIDATION_ERROR', `${JSON.stringify(value)} is no decimal number.`);
   }
   if (typeof value === 'string' && !isStorable(value)) {
@@ -383,26 +623,89 @@ function escapeLike(operand: unknown): string {
   return (checked('text', operand) as string).replaceAll(/[\\%_]/g, (character) => `\\${character}`);
 }
 
-/** The JSON of one record: the fields asked for, and the records it belongs to from lateral sub-selects. */
-function record(source: Source, model: ModelDefinition, table: string, selection: Selection): string {
+/**
+ * The JSON of one record: the fields asked for, and its relations from lateral sub-selects.
+ * @param copies how many such records the answer may have, for what its lists cost
+ */
+function record(source: Source, model: ModelDefinition, alias: string, selection: Selection, copies: number): string {
   const columns = [...selection].flatMap(([name, below]) => {
-    const relation = model.fields.find((field) => field.type === 'relation' && field.name === name);
-    if (relation) {
-      const target = modelNamed(source.schema, relation.target!);
-      const inner = `${table}_${name}`;
-      const from = source.one(target, `tenant_id = ${table}.tenant_id and id = ${table}."${columnOf(relation)}"`);
-      return [`(select ${record(source, target, inner, below)} from (${from}) ${inner}) as "${name}"`];
-    }
     if (name.startsWith('__')) return [];
+    const field = model.fields.find((candidate) => candidate.type === 'relation' && candidate.name === name);
+    if (field) {
+      source.statement.readRelation(0);
+      const target = modelNamed(source.schema, field.target!);
+      const other = source.statement.alias();
+      const from = source.one(target, `${alias}."${columnOf(field)}"`);
+      return [`(select ${record(source, target, other, below, copies)} from (${from}) ${other}) as "${name}"`];
+    }
+    const relation = model.relations.find((candidate) => candidate.name === name);
+    if (relation) return [`${children(source, model, relation, alias, below, copies)} as "${name}"`];
+    const computed = model.computed.find((candidate) => candidate.name === name);
+    if (computed) return [`${computedSql(source, model, computed, alias)} as "${name}"`];
     const { column, type } = columnNamed(model, name);
-    const value = `${table}."${column}"`;
-    const read = type === 'datetime' ? utc(value) : type === 'decimal' ? `${value}::text` : value;
-    return [`${read} as "${name}"`];
+    return [`${readable(`${alias}."${column}"`, type)} as "${name}"`];
   });
   // row_to_json of a sub-select, because json_build_object takes a hundred arguments at most.
   return columns.length === 0 ? `'{}'::json` : `(select row_to_json(x) from (select ${columns.join(', ')}) x)`;
 }
 
-function utc(value: string): string {
-  return `to_char(${value} at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')`;
+/** The arguments of a list below a record. */
+interface ChildArguments {
+  readonly where?: Where | null;
+  readonly orderBy?: readonly OrderBy[] | null;
+  readonly first?: number | null;
+}
+
+/** The lists of one relation as JSON, by the keys of their arguments: under aliases there may be several. */
+function children(
+  source: Source,
+  model: ModelDefinition,
+  relation: RelationDefinition,
+  alias: string,
+  selection: Selection,
+  copies: number,
+): string {
+  const { statement } = source;
+  const target = modelNamed(source.schema, relation.target);
+  const lists = [...selection].map(([key, below]) => {
+    const args = argumentsOf(key) as ChildArguments;
+    const first = pageSize(args.first);
+    const records = copies * first;
+    statement.readRelation(below.has('nodes') ? records : 0);
+    const other = statement.alias();
+    const rows = () => {
+      const tied = `${source.rows(other)} and ${source.ties(model, relation, alias, other)}`;
+      return `from ${source.table(target)} ${other} where ${tied} and ${condition(source, target, other, args.where ?? null, 0)}`;
+    };
+    const parts: string[] = [];
+    const nodes = below.get('nodes');
+    if (nodes) {
+      const order = orderSql(orderKeys(target, args.orderBy ?? []), other);
+      const page = `select ${other}.* ${rows()} order by ${order} limit ${statement.add(first)}`;
+      const node = record(source, target, other, nodes, records);
+      parts.push(`'nodes', (select coalesce(json_agg(${node} order by ${order}), '[]') from (${page}) ${other})`);
+    }
+    if (below.has('totalCount')) parts.push(`'totalCount', (select count(*)::int ${rows()})`);
+    // The key is made of the caller's values, so it is one of them and no part of the statement.
+    return `${statement.add(key)}::text, json_build_object(${parts.join(', ')})`;
+  });
+  return `json_build_object(${lists.join(', ')})`;
+}
+
+function computedSql(
+  { statement }: Source,
+  model: ModelDefinition,
+  { expression }: ComputedDefinition,
+  alias: string,
+): string {
+  return expressionSql(model, expression, {
+    column: (field) => `${alias}."${columnOf(field)}"`,
+    value: (value) => statement.add(value),
+  });
+}
+
+/** A column as it leaves: moments in UTC with milliseconds, decimals as text. */
+function readable(column: string, type: Column['type']): string {
+  if (type === 'datetime') return `to_char(${column} at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')`;
+  return type === 'decimal' ? `${column}::text` : column;
 }

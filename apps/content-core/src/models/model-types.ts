@@ -1,0 +1,375 @@
+import {
+  GraphQLBoolean,
+  GraphQLEnumType,
+  GraphQLFloat,
+  GraphQLID,
+  GraphQLInputObjectType,
+  GraphQLInt,
+  GraphQLList,
+  GraphQLNonNull,
+  GraphQLObjectType,
+  GraphQLString,
+  type GraphQLFieldConfig,
+  type GraphQLFieldConfigMap,
+  type GraphQLInputFieldConfigMap,
+  type GraphQLInputType,
+  type GraphQLScalarType,
+} from 'graphql';
+import {
+  inputName,
+  isDemanded,
+  modelNamed,
+  type FieldDefinition,
+  type ModelDefinition,
+  type RelationDefinition,
+  type SchemaDefinition,
+} from '@atomo-cc/schema';
+import { argumentsKeyOf, DateScalar, DateTimeScalar, JsonScalar, PageInfo } from '../api/index.js';
+import { historyConnection } from './history-types.js';
+import { AGGREGATES, isGroupable, isNumeric } from './query-compiler.js';
+
+/** The fields that every record has. */
+const OWN_FIELDS = {
+  id: { type: new GraphQLNonNull(GraphQLID) },
+  version: { type: new GraphQLNonNull(GraphQLInt), description: 'Grows by one with every change.' },
+  createdAt: { type: new GraphQLNonNull(DateTimeScalar) },
+  updatedAt: { type: new GraphQLNonNull(DateTimeScalar) },
+};
+
+/** The GraphQL types of a schema's models, each made once. */
+export class ModelTypes {
+  private readonly made = new Map<string, unknown>();
+
+  constructor(private readonly schema: SchemaDefinition) {}
+
+  record(model: ModelDefinition): GraphQLObjectType {
+    return this.once(
+      model.name,
+      () =>
+        new GraphQLObjectType({
+          name: model.name,
+          description: model.description,
+          fields: () => ({
+            ...OWN_FIELDS,
+            ...Object.fromEntries(model.fields.flatMap((field) => this.outputFields(model, field))),
+            ...Object.fromEntries(
+              model.computed.map(({ name, description }) => [name, { type: GraphQLString, description }]),
+            ),
+            ...Object.fromEntries(model.relations.map((relation) => [relation.name, this.list(relation)])),
+          }),
+        }),
+    );
+  }
+
+  history(model: ModelDefinition): GraphQLObjectType {
+    return this.once(`${model.name}HistoryConnection`, () =>
+      historyConnection(model, () => ({
+        ...OWN_FIELDS,
+        ...Object.fromEntries(model.fields.map((field) => this.outputFields(model, field)[0]!)),
+      })),
+    );
+  }
+
+  connection(model: ModelDefinition): GraphQLObjectType {
+    return this.once(`${model.name}Connection`, () => {
+      const record = new GraphQLNonNull(this.record(model));
+      const edge = new GraphQLObjectType({
+        name: `${model.name}Edge`,
+        fields: { node: { type: record }, cursor: { type: new GraphQLNonNull(GraphQLString) } },
+      });
+      return new GraphQLObjectType({
+        name: `${model.name}Connection`,
+        description: `A page of ${model.plural}.`,
+        fields: {
+          nodes: { type: new GraphQLNonNull(new GraphQLList(record)) },
+          edges: { type: new GraphQLNonNull(new GraphQLList(new GraphQLNonNull(edge))) },
+          pageInfo: { type: new GraphQLNonNull(PageInfo) },
+          totalCount: { type: new GraphQLNonNull(GraphQLInt), description: 'Counted only when asked for.' },
+        },
+      });
+    });
+  }
+
+  /** The groups of a model's records. */
+  aggregate(model: ModelDefinition): GraphQLObjectType {
+    return this.once(`${model.name}Aggregate`, (name) => {
+      const numeric = model.fields.filter(isNumeric);
+      const fields: GraphQLFieldConfigMap<unknown, unknown> = {
+        count: { type: new GraphQLNonNull(GraphQLInt) },
+      };
+      const group = new GraphQLObjectType({
+        name: `${name}Group`,
+        description: 'The values that the records of a group share; null also in fields that were not grouped by.',
+        fields: Object.fromEntries(
+          model.fields.filter(isGroupable).map((field) => [inputName(field), { type: this.scalar(model, field) }]),
+        ),
+      });
+      if (model.fields.some(isGroupable)) fields['group'] = { type: new GraphQLNonNull(group) };
+      for (const measure of numeric.length === 0 ? [] : AGGREGATES) {
+        // The sum of integers may be larger than one, and their mean is none.
+        const isWide = measure === 'sum' || measure === 'avg';
+        const own = numeric.map((field): [string, GraphQLFieldConfig<unknown, unknown>] => {
+          const type = field.type === 'integer' && isWide ? GraphQLFloat : this.scalar(model, field);
+          return [field.name, { type, description: field.description }];
+        });
+        const type = new GraphQLObjectType({
+          name: `${name}${capital(measure)}`,
+          description: 'Null where no record of the group has a value.',
+          fields: Object.fromEntries(own),
+        });
+        fields[measure] = { type: new GraphQLNonNull(type) };
+      }
+      return new GraphQLObjectType({ name, description: `A group of ${model.plural}.`, fields });
+    });
+  }
+
+  /** The fields by which a model's records can be grouped; null if there are none. */
+  groupField(model: ModelDefinition): GraphQLEnumType | null {
+    const names = model.fields.filter(isGroupable).map(inputName);
+    if (names.length === 0) return null;
+    return this.once(
+      `${model.name}AggregateField`,
+      (name) => new GraphQLEnumType({ name, values: Object.fromEntries(names.map((field) => [field, {}])) }),
+    );
+  }
+
+  input(model: ModelDefinition, mode: 'create' | 'update'): GraphQLInputObjectType {
+    return this.once(`${mode === 'create' ? 'Create' : 'Update'}${model.name}Input`, (name) => {
+      const fields: GraphQLInputFieldConfigMap = {};
+      for (const field of model.fields) {
+        const type = this.scalar(model, field);
+        const isNeeded = mode === 'create' && isDemanded(field);
+        fields[inputName(field)] = {
+          type: isNeeded ? new GraphQLNonNull(type) : type,
+          description: field.description,
+        };
+      }
+      return new GraphQLInputObjectType({ name, fields });
+    });
+  }
+
+  where(model: ModelDefinition): GraphQLInputObjectType {
+    return this.once(
+      `${model.name}Where`,
+      (name) =>
+        new GraphQLInputObjectType({
+          name,
+          description: 'All given conditions must hold.',
+          fields: (): GraphQLInputFieldConfigMap => ({
+            and: { type: new GraphQLList(new GraphQLNonNull(this.where(model))) },
+            or: { type: new GraphQLList(new GraphQLNonNull(this.where(model))) },
+            not: { type: this.where(model) },
+            id: { type: this.filter('ID', GraphQLID, ['equals', 'not', 'in', 'notIn']) },
+            createdAt: { type: this.filter('DateTime', DateTimeScalar, ORDERED) },
+            updatedAt: { type: this.filter('DateTime', DateTimeScalar, ORDERED) },
+            ...Object.fromEntries(
+              model.fields.flatMap((field) => [
+                [inputName(field), { type: this.fieldFilter(model, field) }],
+                ...(field.type === 'relation' ? [[field.name, { type: this.relationFilter(field.target!, ONE) }]] : []),
+              ]),
+            ),
+            ...Object.fromEntries(
+              model.relations.map(({ name: of, target }) => [of, { type: this.relationFilter(target, MANY) }]),
+            ),
+          }),
+        }),
+    );
+  }
+
+  order(model: ModelDefinition): GraphQLInputObjectType {
+    return this.once(`${model.name}Order`, (name) => {
+      const names = [
+        'id',
+        'createdAt',
+        'updatedAt',
+        ...model.fields.filter((field) => field.type !== 'relation' && isGroupable(field)).map(inputName),
+      ];
+      return new GraphQLInputObjectType({
+        name,
+        description: 'Exactly one field an entry. Records without a value come last either way.',
+        fields: Object.fromEntries(names.map((field) => [field, { type: this.direction() }])),
+      });
+    });
+  }
+
+  private outputFields(
+    model: ModelDefinition,
+    field: FieldDefinition,
+  ): [string, GraphQLFieldConfig<unknown, unknown>][] {
+    // A row older than the demand may lack the value, so nothing but the API's own fields is promised to be there.
+    const own = [inputName(field), { type: this.scalar(model, field), description: field.description }] as const;
+    if (field.type !== 'relation') return [[...own]];
+    const target = modelNamed(this.schema, field.target!);
+    return [[...own], [field.name, { type: this.record(target), description: field.description }]];
+  }
+
+  /** The records of a list relation, below a record. The compiler has made all lists that were asked for, by their arguments. */
+  private list({ name, target: targetName, description }: RelationDefinition): GraphQLFieldConfig<unknown, unknown> {
+    const target = modelNamed(this.schema, targetName);
+    const type = this.once(
+      `${target.name}List`,
+      (typeName) =>
+        new GraphQLObjectType({
+          name: typeName,
+          description: `The first of the ${target.plural} of a record. To go on, list ${target.plural} with a condition.`,
+          fields: () => ({
+            nodes: { type: new GraphQLNonNull(new GraphQLList(new GraphQLNonNull(this.record(target)))) },
+            totalCount: { type: new GraphQLNonNull(GraphQLInt), description: 'Counted only when asked for.' },
+          }),
+        }),
+    );
+    return {
+      type: new GraphQLNonNull(type),
+      description,
+      args: {
+        where: { type: this.where(target) },
+        orderBy: { type: new GraphQLList(new GraphQLNonNull(this.order(target))) },
+        first: { type: GraphQLInt, description: 'How many, 1 to 100; 20 unless given.' },
+      },
+      resolve: (source, _args, _context, info) =>
+        (source as Readonly<Record<string, Readonly<Record<string, unknown>>>>)[name]![argumentsKeyOf(info)],
+    };
+  }
+
+  private relationFilter(targetName: string, kind: typeof ONE | typeof MANY): GraphQLInputObjectType {
+    const target = modelNamed(this.schema, targetName);
+    return this.once(
+      `${target.name}${kind.name}`,
+      (name) =>
+        new GraphQLInputObjectType({
+          name,
+          fields: () =>
+            Object.fromEntries(
+              Object.entries(kind.operators).map(([operator, description]) => [
+                operator,
+                { type: this.where(target), description },
+              ]),
+            ),
+        }),
+    );
+  }
+
+  private scalar(model: ModelDefinition, field: FieldDefinition): GraphQLScalarType | GraphQLEnumType {
+    switch (field.type) {
+      case 'text':
+      case 'richText':
+      case 'email':
+      case 'url':
+      case 'slug':
+      case 'decimal':
+        return GraphQLString;
+      case 'integer':
+        return GraphQLInt;
+      case 'number':
+        return GraphQLFloat;
+      case 'json':
+      case 'geoPoint':
+      case 'blocks':
+        return JsonScalar;
+      case 'datetime':
+        return DateTimeScalar;
+      case 'file':
+        return GraphQLID;
+      case 'boolean':
+        return GraphQLBoolean;
+      case 'date':
+        return DateScalar;
+      case 'relation':
+        return GraphQLID;
+      case 'enum':
+        return this.once(
+          `${model.name}${capital(field.name)}`,
+          (name) =>
+            new GraphQLEnumType({ name, values: Object.fromEntries(field.values!.map((value) => [value, {}])) }),
+        );
+    }
+  }
+
+  private fieldFilter(model: ModelDefinition, field: FieldDefinition): GraphQLInputObjectType {
+    switch (field.type) {
+      case 'text':
+      case 'richText':
+      case 'email':
+      case 'url':
+      case 'slug':
+        return this.filter('String', GraphQLString, [...ORDERED, 'contains', 'startsWith', 'endsWith', 'isNull']);
+      case 'decimal':
+        return this.filter('Decimal', GraphQLString, [...ORDERED, 'isNull']);
+      case 'integer':
+        return this.filter('Int', GraphQLInt, [...ORDERED, 'isNull']);
+      case 'datetime':
+        return this.filter('DateTimeField', DateTimeScalar, [...ORDERED, 'isNull']);
+      case 'json':
+      case 'geoPoint':
+      case 'blocks':
+        return this.filter('JSON', JsonScalar, ['isNull']);
+      case 'file':
+        return this.filter('Reference', GraphQLID, ['equals', 'not', 'in', 'notIn', 'isNull']);
+      case 'number':
+        return this.filter('Float', GraphQLFloat, [...ORDERED, 'isNull']);
+      case 'boolean':
+        return this.filter('Boolean', GraphQLBoolean, ['equals', 'not', 'isNull']);
+      case 'date':
+        return this.filter('Date', DateScalar, [...ORDERED, 'isNull']);
+      case 'relation':
+        return this.filter('Reference', GraphQLID, ['equals', 'not', 'in', 'notIn', 'isNull']);
+      case 'enum': {
+        const type = this.scalar(model, field);
+        return this.filter(type.name, type, ['equals', 'not', 'in', 'notIn', 'isNull']);
+      }
+    }
+  }
+
+  private filter(of: string, type: GraphQLInputType, operators: readonly string[]): GraphQLInputObjectType {
+    return this.once(`${of}Filter`, (name) => {
+      const typeOf = (operator: string): GraphQLInputType => {
+        if (operator === 'isNull') return GraphQLBoolean;
+        return operator === 'in' || operator === 'notIn' ? new GraphQLList(new GraphQLNonNull(type)) : type;
+      };
+      const fields = Object.fromEntries(
+        operators.map((operator) => [operator, { type: typeOf(operator), description: OPERATORS[operator] }]),
+      );
+      return new GraphQLInputObjectType({ name, fields });
+    });
+  }
+
+  private direction(): GraphQLEnumType {
+    return this.once('Direction', (name) => new GraphQLEnumType({ name, values: { ASC: {}, DESC: {} } }));
+  }
+
+  private once<Type>(name: string, make: (name: string) => Type): Type {
+    if (!this.made.has(name)) this.made.set(name, make(name));
+    return this.made.get(name) as Type;
+  }
+}
+
+/** The filters of relations to one record and to many. */
+const ONE = {
+  name: 'IsFilter',
+  operators: {
+    is: 'There is such a record and it fits; null: there is none.',
+    isNot: 'There is none, or it does not fit; null: there is one.',
+  },
+} as const;
+const MANY = {
+  name: 'SomeFilter',
+  operators: {
+    some: 'At least one fits.',
+    every: 'All fit, also where there are none.',
+    none: 'None fits, also where there are none.',
+  },
+} as const;
+
+const ORDERED = ['equals', 'not', 'in', 'notIn', 'gt', 'gte', 'lt', 'lte'];
+
+const OPERATORS: Readonly<Record<string, string>> = {
+  contains: 'Upper and lower case are the same.',
+  startsWith: 'Upper and lower case are the same.',
+  endsWith: 'Upper and lower case are the same.',
+  not: 'Records without a value count as different.',
+  notIn: 'Records without a value count as different.',
+};
+
+function capital(name: string): string {
+  return name.charAt(0).toUpperCase() + name.slice(1);
+}
