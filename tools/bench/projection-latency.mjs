@@ -35,6 +35,7 @@ function contactNames() {
     name: 'contact-names',
     version: 1,
     eventTypes: { 'Contact.created': [1], 'Contact.updated': [1] },
+    tables: [],
     apply: (batch, tx) =>
       tx.execute(
         `insert into contact_names as c (tenant_id, stream, version, name)
@@ -142,6 +143,7 @@ await withBenchDatabase(async (url) => {
   const failures = [];
   const runner = new ProjectionRunner({
     database,
+    databaseUrl: url,
     projections: [{ ...projection, apply }],
     onError: (error) => failures.push(error),
   });
@@ -150,7 +152,7 @@ await withBenchDatabase(async (url) => {
   // As the service does: a hint after each commit.
   const commands = {
     create: async (command) => {
-      const id = await plain.create(command);
+      const { id } = await plain.create(command);
       runner.wake();
       return id;
     },

@@ -22,7 +22,8 @@ const { append, EventCodec, eventStoreMigrations, ProjectionRunner, SubjectKeys 
 );
 const { ATOMO_EVENTS } = await load('libs/events/dist/index.js');
 const { uuidv7 } = await load('libs/kernel/dist/index.js');
-const { createModelTables, historyTable } = await load('apps/content-core/dist/models/model-tables.js');
+const { createModelTables } = await load('apps/content-core/dist/models/model-tables.js');
+const { historyTable } = await load('apps/content-core/dist/models/schema-diff.js');
 const { historyProjection } = await load('apps/content-core/dist/models/history-projection.js');
 const { rowProjection } = await load('apps/content-core/dist/models/row-projection.js');
 const { default: schema } = await load('services/crm/schema.ts');

@@ -82,10 +82,10 @@ export function contentCoreConfig(environment?: Readonly<Record<string, string |
   };
 }
 
-/** The settings of who makes the tables. @throws CodedError CONFIG_INVALID */
+/** The settings of who makes or changes the tables. @throws CodedError CONFIG_INVALID */
 export function tablesConfig(environment?: Readonly<Record<string, string | undefined>>) {
-  const { DATABASE_URL, ATOMO_SERVICE } = variables;
-  return loadConfig({ DATABASE_URL, ATOMO_SERVICE }, environment);
+  const { DATABASE_URL, ATOMO_SERVICE, ATOMO_MODE } = variables;
+  return loadConfig({ DATABASE_URL, ATOMO_SERVICE, ATOMO_MODE }, environment);
 }
 
 /** What a replay needs besides: fewer than the service, since it answers nobody. @throws CodedError CONFIG_INVALID */

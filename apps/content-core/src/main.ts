@@ -38,9 +38,10 @@ await runService(async () => {
   const config = contentCoreConfig();
   const schema = await loadSchema(config.ATOMO_SERVICE);
   await migrate(config.DATABASE_URL, contentCoreMigrations);
-  await createModelTables(config.DATABASE_URL, schema);
+  const tables = await createModelTables(config.DATABASE_URL, schema);
 
   const logger = createLogger(NAME, config.LOG_LEVEL);
+  for (const drift of tables.drift) logger.warn({ drift }, 'the tables of models were not as Atomo has left them');
   const reportRedis = (error: Error) => logger.warn({ err: error }, 'Redis does not answer');
   const pool = { url: config.DATABASE_URL, service: NAME, entities: accessEntities };
   const database = await openAppDatabase(pool);

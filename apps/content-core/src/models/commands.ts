@@ -36,7 +36,7 @@ import { fateOf, intArray, sqlState, textArray, type AppDatabase, type Tx } from
 import { currentTraceparent, withoutSpan, withSpan } from '@atomo-cc/platform/telemetry';
 import type { ApiContext } from '../api/index.js';
 import { CommandSpans } from './command-spans.js';
-import { ARRAY_TYPES, COLUMN_TYPES, columnArray } from './model-tables.js';
+import { ARRAY_TYPES, COLUMN_TYPES, columnArray } from './model-columns.js';
 import { recordToKeep } from './record-states.js';
 import { decideCreate, decideUpdate, evolve, type RecordState } from './record.js';
 

@@ -3,7 +3,7 @@ import { modelStream, type RecordedEvent } from '@atomo-cc/events';
 import { readStream, type EventOpener, type Projection } from '@atomo-cc/event-store';
 import { columnOf, inputName, type FieldValue, type ModelDefinition, type SchemaDefinition } from '@atomo-cc/schema';
 import { booleanArray, intArray, textArray, timestampArray, type Tx } from '@atomo-cc/platform/postgres';
-import { createHistoryTable, historyTable } from './model-tables.js';
+import { createHistoryTable } from './model-tables.js';
 import {
   arrayPlaces,
   columnArrays,
@@ -16,6 +16,7 @@ import {
   recordIdOf,
   type RecordFacts,
 } from './record-states.js';
+import { historyTable } from './schema-diff.js';
 
 /** The projection that answers about times in the past. */
 export const HISTORY = 'history';

@@ -1,104 +1,237 @@
+import { CodedError } from '@atomo-cc/kernel';
+import { columnOf, sqlLiteral, type ModelDefinition, type SchemaDefinition } from '@atomo-cc/schema';
+import { changeTables, sqlState, SYSTEM_ROLE, tenantTable, type Tx } from '@atomo-cc/platform/postgres';
+import { COLUMN_TYPES } from './model-columns.js';
 import {
-  columnOf,
-  type FieldDefinition,
-  type FieldValue,
-  type ModelDefinition,
-  type SchemaDefinition,
-} from '@atomo-cc/schema';
-import {
-  booleanArray,
-  changeTables,
-  doubleArray,
-  intArray,
-  jsonArray,
-  tenantTable,
-  textArray,
-  type Tx,
-} from '@atomo-cc/platform/postgres';
+  diffSchema,
+  historyTable,
+  keySteps,
+  noteOf,
+  plainIndexes,
+  type Danger,
+  type Rename,
+  type SchemaStep,
+  type TableState,
+} from './schema-diff.js';
+import { readTables } from './table-states.js';
 
-/** The type of the column that holds a field. */
-export const COLUMN_TYPES: Readonly<Record<FieldDefinition['type'], string>> = {
-  text: 'text',
-  richText: 'text',
-  email: 'text',
-  url: 'text',
-  slug: 'text',
-  integer: 'int',
-  decimal: 'numeric',
-  number: 'double precision',
-  boolean: 'boolean',
-  date: 'date',
-  datetime: 'timestamptz',
-  json: 'jsonb',
-  enum: 'text',
-  file: 'uuid',
-  geoPoint: 'jsonb',
-  blocks: 'jsonb',
-  relation: 'uuid',
-};
+/** What stops a service, or `npm run migrate`, before anything was changed. */
+export const MIGRATION_ERRORS = {
+  SCHEMA_NEEDS_MIGRATION:
+    'The schema needs changes of tables that take something away or that rows stand against. See what they are with npm run migrate -- plan.',
+  MIGRATION_REFUSED:
+    'The change was not made, and nothing else was: the message tells which rows or permissions it lacks.',
+} as const;
 
-/** The types of parameters that hold a column's values; what is not listed comes as `text[]` and is cast. */
-export const ARRAY_TYPES: Readonly<Partial<Record<FieldDefinition['type'], string>>> = {
-  number: 'double precision[]',
-  integer: 'int[]',
-  boolean: 'boolean[]',
-  json: 'jsonb[]',
-  geoPoint: 'jsonb[]',
-  blocks: 'jsonb[]',
-};
+/** What someone has decided about steps that are not taken unasked. */
+export interface MigrationAnswers {
+  readonly renames: readonly Rename[];
+  /** Names of steps that may be taken: `drop:Contact.phone`. */
+  readonly allowed: readonly string[];
+}
+
+/** A step, with the rows that stand in its way or lose by it. */
+export interface PlannedStep extends SchemaStep {
+  /** Null: it cannot be known before the steps ahead of it are taken. */
+  readonly rows: number | null;
+  /** Records among them. */
+  readonly ids: readonly string[];
+  /** Whether it waits for a permission, or for other rows. */
+  readonly waits: boolean;
+}
+
+/** What was found, and what was done about it. */
+export interface MigrationReport {
+  readonly steps: readonly PlannedStep[];
+  /** Sentences on what somebody else has changed. */
+  readonly drift: readonly string[];
+  /** Steps that were passed by, because nobody allowed them and nothing needs them. */
+  readonly left: readonly PlannedStep[];
+}
+
+/** How long a change waits for those who use a table; whoever comes later waits behind it. */
+const LOCK_TIMEOUT_MS = 10_000;
+const NOBODY: MigrationAnswers = { renames: [], allowed: [] };
 
 /**
- * A column's values as a parameter of its array type. Where one is of another kind than the field (it was written when the
- * field had another type), the array is one of texts, and Postgres reads them as the column's type or refuses them.
+ * Gives every model its tables, and brings those that are there to what is declared, as far as nothing can be lost: missing
+ * tables, columns, indexes and constraints are made. Columns may be null even where the model demands a value, because rows
+ * older than the demand lack it; the command is what checks the demand. What is declared no longer stays until it is
+ * dropped by name. All or nothing; safe to call from many processes at once.
+ * @throws CodedError SCHEMA_NEEDS_MIGRATION when a step is needed that may lose something, or that rows stand against
  */
-export function columnArray(field: FieldDefinition, values: readonly FieldValue[]): Buffer | (string | null)[] {
-  switch (field.type) {
-    case 'json':
-    case 'geoPoint':
-    case 'blocks':
-      return jsonArray(values.map((value) => (value === null ? null : JSON.stringify(value))));
-    case 'number':
-      return values.every(isOrNull(isNumber)) ? doubleArray(values) : texts(values);
-    case 'integer':
-      return values.every(isOrNull(isInteger)) ? intArray(values) : texts(values);
-    case 'boolean':
-      return values.every(isOrNull(isBoolean)) ? booleanArray(values) : texts(values);
-    default:
-      return values.every(isOrNull(isText)) ? textArray(values) : texts(values);
+export async function createModelTables(databaseUrl: string, schema: SchemaDefinition): Promise<MigrationReport> {
+  return inChange(databaseUrl, async (tx) => {
+    const report = await takeSteps(tx, schema, NOBODY, 'boot');
+    const stopped = report.steps.filter(({ waits }) => waits);
+    if (stopped.length === 0) return report;
+    throw new CodedError(
+      'SCHEMA_NEEDS_MIGRATION',
+      `The database does not fit the schema, and bringing it there needs a decision: see npm run migrate -- plan. ${stopped.map(sentenceOf).join(' ')}`,
+    );
+  });
+}
+
+/** What `applyMigration` would do, and what it would wait for. Changes nothing. @throws CodedError MIGRATION_REFUSED for a wrong rename */
+export async function planMigration(
+  databaseUrl: string,
+  schema: SchemaDefinition,
+  answers: MigrationAnswers = NOBODY,
+): Promise<MigrationReport> {
+  let report: MigrationReport | undefined;
+  const undo = new Error('a plan changes nothing');
+  await changeTables(databaseUrl, async (tx) => {
+    report = await takeSteps(tx, schema, answers, 'plan');
+    throw undo;
+  }).catch((error: unknown) => {
+    if (error !== undo) throw error;
+  });
+  return report!;
+}
+
+/**
+ * Takes the steps that are safe or allowed, all in one transaction. Done again it finds nothing to do.
+ * @throws CodedError MIGRATION_REFUSED, with nothing changed, when a needed step lacks a permission or rows stand against it
+ */
+export async function applyMigration(
+  databaseUrl: string,
+  schema: SchemaDefinition,
+  answers: MigrationAnswers = NOBODY,
+): Promise<MigrationReport> {
+  return inChange(databaseUrl, async (tx) => {
+    const report = await takeSteps(tx, schema, answers, 'apply');
+    const stopped = report.steps.filter(({ waits }) => waits);
+    if (stopped.length === 0) return report;
+    throw new CodedError('MIGRATION_REFUSED', `Nothing was changed. ${stopped.map(sentenceOf).join(' ')}`);
+  });
+}
+
+/** A step that waits, with what it would cost and how it is allowed. */
+export function sentenceOf({ what, says, danger, rows, ids, waits }: PlannedStep): string {
+  const said = `${what}: ${says}.`;
+  if (!danger) return said;
+  const count = rows === null ? 'An unknown number of rows' : rows === 1 ? '1 row' : `${rows} rows`;
+  const some = ids.length > 0 && danger.allow === null ? ` (such as ${ids.join(', ')})` : '';
+  const cost = rows === 0 ? '' : ` ${count}${some} ${danger.loss}.`;
+  return `${said}${cost}${waits && danger.isAsked && danger.allow ? ` Allow it with --allow ${danger.allow}.` : ''}`;
+}
+
+async function inChange<Result>(databaseUrl: string, work: (tx: Tx) => Promise<Result>): Promise<Result> {
+  let result: Result | undefined;
+  await changeTables(databaseUrl, async (tx) => {
+    result = await work(tx);
+  });
+  return result!;
+}
+
+async function takeSteps(
+  tx: Tx,
+  schema: SchemaDefinition,
+  { renames, allowed }: MigrationAnswers,
+  mode: 'boot' | 'plan' | 'apply',
+): Promise<MigrationReport> {
+  await tx.query(`select set_config('lock_timeout', $1, true)`, [String(LOCK_TIMEOUT_MS)]);
+  const tables = await readTables(tx);
+  const diff = diffSchema(schema, tables, renames);
+  if (diff.faults.length > 0) throw new CodedError('MIGRATION_REFUSED', diff.faults.join(' '));
+  if (mode !== 'plan') await holdWriters(tx, diff.steps, tables);
+  const steps: PlannedStep[] = [];
+  const left: PlannedStep[] = [];
+  for (const step of diff.steps) {
+    const { rows, ids } = step.danger ? await lookAt(tx, step.danger) : { rows: 0, ids: [] };
+    const isAllowed = allowed.includes(step.danger?.allow ?? '');
+    // Nothing is dropped unasked, also not where no row has it: an older process may be about to write one.
+    const isFree = isAllowed || (step.atBoot !== 'leave' && (rows === 0 || !step.danger?.isAsked));
+    const planned = {
+      ...step,
+      rows,
+      ids,
+      waits: mode === 'boot' ? rows !== 0 && (step.atBoot === 'stop' || !isFree) : !isFree,
+    };
+    if (step.atBoot === 'leave' && (mode === 'boot' || planned.waits)) {
+      left.push({ ...planned, waits: true });
+      continue;
+    }
+    steps.push(planned);
+    // A plan renames, and is rolled back: what comes behind speaks of the new names.
+    if (!planned.waits && (mode !== 'plan' || step.isRename)) await take(tx, planned);
+  }
+  if (mode !== 'plan' && !steps.some(({ waits }) => waits)) await writeNotes(tx, schema, tables);
+  return { steps, drift: diff.drift, left };
+}
+
+/** Nobody writes into a table between the look at its rows and the change that depends on them. */
+async function holdWriters(tx: Tx, steps: readonly SchemaStep[], tables: readonly TableState[]): Promise<void> {
+  const looked = steps.flatMap(({ atBoot, danger }) => (danger && atBoot !== 'leave' ? [danger.table] : []));
+  const there = tables.map(({ table }) => table).filter((table) => looked.includes(table));
+  if (there.length > 0) await tx.query(`lock table ${there.sort().join(', ')} in share row exclusive mode`);
+}
+
+/** Row-level security holds for the owner too, so it is the system role that sees the rows. */
+async function lookAt(tx: Tx, danger: Danger): Promise<{ rows: number | null; ids: readonly string[] }> {
+  await tx.query('savepoint look');
+  try {
+    await tx.query(`set local role ${SYSTEM_ROLE}`);
+    const [found] = await tx.query<{ rows: number; ids: string[] | null }>(danger.sql);
+    await tx.query('set local role none');
+    return { rows: found!.rows, ids: found!.ids ?? [] };
+  } catch (error) {
+    // A column that only an earlier step makes, or whose type it changes.
+    if (!sqlState(error)?.startsWith('42')) throw error;
+    await tx.query('rollback to savepoint look');
+    return { rows: null, ids: [] };
   }
 }
 
-const isNumber = (value: FieldValue): value is number => typeof value === 'number';
-const isInteger = (value: FieldValue): value is number =>
-  Number.isInteger(value) && Math.abs(value as number) < 2 ** 31;
-const isBoolean = (value: FieldValue): value is boolean => typeof value === 'boolean';
-const isText = (value: FieldValue): value is string => typeof value === 'string';
-const isOrNull =
-  <Kind extends FieldValue>(is: (value: FieldValue) => value is Kind) =>
-  (value: FieldValue): value is Kind | null =>
-    value === null || is(value);
-
-function texts(values: readonly FieldValue[]): (string | null)[] {
-  return values.map((value) => (value === null || typeof value === 'string' ? value : JSON.stringify(value)));
-}
-
-/** The table of a model's history: `history_contact`. */
-export function historyTable(model: ModelDefinition): string {
-  return model.table.replace(/^model_/, 'history_');
-}
-
-/**
- * Gives every model the table of its read rows and that of its history. Additive only: tables and columns that are missing
- * are made, nothing is changed or dropped. A column that comes later holds null in the rows that are there. Columns may be
- * null even where the model demands a value, because rows older than the demand lack it; the command is what checks the demand.
- */
-export async function createModelTables(databaseUrl: string, schema: SchemaDefinition): Promise<void> {
-  await changeTables(databaseUrl, async (tx) => {
-    for (const model of schema.models) {
-      await createModelTable(tx, model);
-      await createHistoryTable(tx, model);
+async function take(tx: Tx, { create, statements, index, unlessBroken = [], rows, what }: PlannedStep): Promise<void> {
+  if (create?.kind === 'rows') await createModelTable(tx, create.model, create.table);
+  if (create?.kind === 'history') await createHistoryTable(tx, create.model, create.table);
+  if (create?.kind === 'links') await createLinkTable(tx, create.table);
+  const name = index === undefined ? '' : await freeName(tx, index);
+  for (const statement of [...statements, ...(rows === 0 ? unlessBroken : [])]) {
+    try {
+      await tx.execute(statement.replace('$name', name));
+    } catch (error) {
+      if (!sqlState(error)?.startsWith('22')) throw error;
+      const reason = error instanceof Error ? error.message : String(error);
+      throw new CodedError('MIGRATION_REFUSED', `Nothing was changed. ${what}: ${reason}.`, undefined, {
+        cause: error,
+      });
     }
-  });
+  }
+}
+
+/** The table of a build that retired keeps its indexes under their names; another one then has a number behind it. */
+async function freeName(tx: Tx, name: string): Promise<string> {
+  const taken = await tx.query<{ name: string }>(
+    `select relname::text as name from pg_class
+     where relnamespace = 'public'::regnamespace and relname ~ ('^' || $1 || '(__[0-9]+)?$')`,
+    [name],
+  );
+  if (!taken.some((each) => each.name === name)) return name;
+  let number = 1;
+  while (taken.some((each) => each.name === `${name}__${number}`)) number += 1;
+  return `${name}__${number}`;
+}
+
+async function writeNotes(tx: Tx, schema: SchemaDefinition, tables: readonly TableState[]): Promise<void> {
+  for (const model of schema.models) {
+    const note = noteOf(model);
+    const before = tables.find(({ table }) => table === model.table)?.note ?? null;
+    if (JSON.stringify(before) === JSON.stringify(note)) continue;
+    await tx.execute(`comment on table ${model.table} is ${sqlLiteral(JSON.stringify(note))}`);
+  }
+}
+
+/** The links of a relation from record to record; the record is the one whose model declares it. */
+async function createLinkTable(tx: Tx, table: string): Promise<void> {
+  await tx.execute(
+    `create table ${table} (tenant_id uuid not null, owner_id uuid not null, target_id uuid not null,
+       primary key (tenant_id, owner_id, target_id))`,
+  );
+  await tx.execute(`create index on ${table} (tenant_id, target_id)`);
+  const grants = { app: 'select, insert, delete', system: 'select, insert, update, delete' };
+  for (const statement of tenantTable(table, grants)) await tx.execute(statement);
 }
 
 /**
@@ -111,7 +244,18 @@ export async function createModelTable(tx: Tx, model: ModelDefinition, table: st
     key: 'tenant_id, id',
     // Commands write these rows, and they run under the application's role.
     app: 'select, insert, update',
+    indexes: plainIndexes(model),
   });
+}
+
+/**
+ * Gives a rebuilt table the unique indexes and checks of the live one, right before it takes its place. Not earlier: while the
+ * log is applied, a row may hold for a moment what another one held before. Done again it changes nothing.
+ */
+export async function completeModelTable(tx: Tx, model: ModelDefinition, table: string): Promise<void> {
+  const state = (await readTables(tx)).find((each) => each.table === table);
+  for (const step of keySteps(model, state)) await take(tx, { ...step, rows: null, ids: [], waits: false });
+  await tx.execute(`comment on table ${table} is ${sqlLiteral(JSON.stringify(noteOf(model)))}`);
 }
 
 /**
@@ -133,6 +277,7 @@ export async function createHistoryTable(
     key: 'tenant_id, id, valid_from, version',
     // Only the projection writes history.
     app: 'select',
+    indexes: model.fields.filter(({ type }) => type === 'relation').map((field) => [columnOf(field)]),
     storage: 'with (fillfactor = 50)',
   });
 }
@@ -142,6 +287,8 @@ interface TableShape {
   readonly key: string;
   readonly app: string;
   readonly storage?: string;
+  /** Keys behind the tenant; Postgres names them, since builds have the same. */
+  readonly indexes: readonly (readonly string[])[];
 }
 
 async function createTable(tx: Tx, model: ModelDefinition, table: string, shape: TableShape): Promise<void> {
@@ -158,10 +305,12 @@ async function createTable(tx: Tx, model: ModelDefinition, table: string, shape:
     const grants = { app: shape.app, system: 'select, insert, update, delete' };
     for (const statement of tenantTable(table, grants)) await tx.execute(statement);
   }
-  for (const field of model.fields) {
-    const column = columnOf(field);
-    if (existing?.columns?.includes(column)) continue;
-    await tx.execute(`alter table ${table} add column "${column}" ${COLUMN_TYPES[field.type]}`);
-    if (field.type === 'relation') await tx.execute(`create index on ${table} (tenant_id, "${column}")`);
+  const missing = model.fields.filter((field) => !existing?.columns?.includes(columnOf(field)));
+  for (const field of missing) {
+    await tx.execute(`alter table ${table} add column "${columnOf(field)}" ${COLUMN_TYPES[field.type]}`);
+  }
+  const isNew = (key: readonly string[]) => key.some((column) => missing.some((field) => columnOf(field) === column));
+  for (const key of shape.indexes.filter(isNew)) {
+    await tx.execute(`create index on ${table} (tenant_id, ${key.map((column) => `"${column}"`).join(', ')})`);
   }
 }

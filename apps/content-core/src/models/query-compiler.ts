@@ -13,7 +13,8 @@ import {
   type SchemaDefinition,
 } from '@atomo-cc/schema';
 import { argumentsOf, pageSize, type Selection } from '../api/index.js';
-import { historyTable } from './model-tables.js';
+import { COLUMN_TYPES } from './model-columns.js';
+import { historyTable } from './schema-diff.js';
 
 /** One statement with its parameters. */
 export interface CompiledQuery {
@@ -578,7 +579,7 @@ function comparison(
     case 'notIn': {
       const members = bounded(operand as unknown[]).map((member) => checked(type, member));
       const place = parameters.add(members);
-      const sql = `${name} = any(${place}::${ARRAY_TYPES[type] ?? 'text'}[])`;
+      const sql = `${name} = any(${place}::${type === 'id' ? 'uuid' : COLUMN_TYPES[type]}[])`;
       return operator === 'in' ? sql : `(${sql}) is not true`;
     }
     case 'contains':
@@ -592,18 +593,6 @@ function comparison(
       return `${name} ${COMPARISONS[operator]} ${parameters.add(checked(type, operand))}`;
   }
 }
-
-const ARRAY_TYPES: Readonly<Partial<Record<Column['type'], string>>> = {
-  id: 'uuid',
-  relation: 'uuid',
-  file: 'uuid',
-  number: 'double precision',
-  decimal: 'numeric',
-  integer: 'int',
-  date: 'date',
-  datetime: 'timestamptz',
-  boolean: 'boolean',
-};
 
 /** A value that Postgres can read as the column's type; ids are the only ones GraphQL's own types let through unchecked. */
 function checked(type: Column['type'], value: unknown): unknown {

@@ -1,7 +1,7 @@
 import { MODEL_EVENT_VERSIONS, modelStream, type ModelEventKind, type RecordedEvent } from '@atomo-cc/events';
 import type { StateFold, StateToKeep } from '@atomo-cc/event-store';
 import { columnOf, inputName, type FieldValue, type ModelDefinition } from '@atomo-cc/schema';
-import { ARRAY_TYPES, COLUMN_TYPES, columnArray } from './model-tables.js';
+import { ARRAY_TYPES, COLUMN_TYPES, columnArray } from './model-columns.js';
 
 /**
  * A record as the log tells it: its values by the names under which they are written, and beside them `createdAt` and

@@ -80,12 +80,6 @@ let statements: string[];
 beforeAll(async () => {
   database = await aDatabase(eventStoreMigrations);
   await createModelTables(database.url, OFFICE);
-  for (const table of ['link_person_tags', 'link_person_friends']) {
-    await database.asOwner(
-      `create table if not exists ${table} (tenant_id uuid not null, ${LINK_COLUMNS.owner} uuid not null, ${LINK_COLUMNS.target} uuid not null)`,
-    );
-    await database.asOwner(`grant select on ${table} to atomo_app`);
-  }
   api = await anApi([modelsApi(OFFICE, database.app)]);
   await fill();
 });

@@ -4,7 +4,7 @@ import { stateAt, type EventOpener, type Projection, type StateSealer } from '@a
 import { columnOf, inputName, snakeCase, type ModelDefinition, type SchemaDefinition } from '@atomo-cc/schema';
 import { intArray, textArray, timestampArray, type Tx } from '@atomo-cc/platform/postgres';
 import { historyProjection } from './history-projection.js';
-import { createModelTable } from './model-tables.js';
+import { completeModelTable, createModelTable } from './model-tables.js';
 import {
   arrayPlaces,
   columnArrays,
@@ -51,7 +51,13 @@ export function rowProjection(model: ModelDefinition, codec?: EventOpener & Part
     version: 1,
     mode: 'inline',
     eventTypes: modelEventTypes(model),
-    tables: [{ name: model.table, create: (tx, physicalName) => createModelTable(tx, model, physicalName) }],
+    tables: [
+      {
+        name: model.table,
+        create: (tx, physicalName) => createModelTable(tx, model, physicalName),
+        complete: (tx, physicalName) => completeModelTable(tx, model, physicalName),
+      },
+    ],
     async apply(batch, tx, target) {
       const table = target.table(model.table);
       const records = fold(model, batch);

@@ -124,6 +124,9 @@ function summing(variant: Variant = {}): Projection & { readonly table: string }
     tables: [
       {
         name: table,
+        complete: async (tx, physical) => {
+          await tx.execute(`comment on table ${physical} is 'completed'`);
+        },
         create: async (tx, physical) => {
           const [there] = await tx.query('select 1 where to_regclass($1) is not null', [physical]);
           if (there) return;
@@ -223,6 +226,9 @@ it('a rebuild mends rows, keeps the old ones to go back to, and acts for no even
   await inState(projection, 2, 'live');
   expect(await rowsOf(projection)).toEqual(await truth());
   expect(await tablesOf(projection)).toEqual(['', '__b1']);
+  expect(await database.asOwner(`select obj_description($1::regclass) as note`, [projection.table])).toEqual([
+    { note: 'completed' },
+  ]);
   const { builds } = await statusOf(projection);
   expect(builds).toMatchObject([
     { build: 2, state: 'live', requestedBy: 'user:1', reason: 'a test', lagEvents: 0, openDeadLetters: 0 },

@@ -34,6 +34,11 @@ export interface ProjectionTable {
    * `requestBuild`.
    */
   create(tx: Tx, physicalName: string): Promise<void>;
+  /**
+   * Gives the table of a build what only a live one needs, such as unique indexes, which events of the past would offend on
+   * their way: as the owner, in the transaction of the switch, before readers wait. A build may be switched to more than once.
+   */
+  complete?(tx: Tx, physicalName: string): Promise<void>;
 }
 
 /** What a batch is applied to: one build of the projection. */

@@ -92,6 +92,7 @@ async function replace(
     reached.push({ ...checkpoint, position: await feed(tx, work.code, { build, checkpoint, upTo, gate }) });
   }
   await asOwner(tx, async () => {
+    for (const table of work.code.projection.tables) await table.complete?.(tx, sideTable(table.name, build.build));
     await setLimits(tx, WHILE_READERS_WAIT);
     if (live.tables.length > 0) await tx.query(`lock table ${live.tables.join(', ')} in access exclusive mode`);
   });
