@@ -22,7 +22,6 @@ import { aDatabase, type TestDatabase } from '@atomo-cc/testing';
 import { anApi, SHOP_TENANTS, type Json, type TestApi } from '../testing/index.js';
 import { createModelTables } from './model-tables.js';
 import { modelsApi } from './models-api.js';
-import { LINK_COLUMNS } from './query-compiler.js';
 
 const [OURS, THEIRS] = SHOP_TENANTS;
 const SEED = Number(process.env['SEED'] ?? Math.floor(Math.random() * 2 ** 31));

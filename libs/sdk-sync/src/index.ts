@@ -1,0 +1,1 @@
+export { pathFault, pathKey } from '@atomo-cc/sync-protocol';
