@@ -39,6 +39,7 @@ import { CommandSpans } from './command-spans.js';
 import { ARRAY_TYPES, COLUMN_TYPES, columnArray } from './model-columns.js';
 import { recordToKeep } from './record-states.js';
 import { decideCreate, decideUpdate, evolve, type RecordState } from './record.js';
+import { violationOf } from './violations.js';
 
 /** What someone wants done to one record. */
 export interface RecordCommand {
@@ -98,7 +99,7 @@ type Outcome = CommandAnswer | { readonly refused: CodedError };
  */
 const ROLLED_BACK = /^(22|23|40(?!003)|42|54|55|57014)/;
 
-/** Runs of a batch that meets keys of other processes: each run finds those that were committed before it. */
+/** Runs of a batch that meets keys of other processes, or waits for each other with theirs: each run finds what was committed before it. */
 const MAX_RUNS = 5;
 
 /** Carries out commands on records; those that arrive together share a transaction. */
@@ -231,7 +232,8 @@ interface Batch {
 
 /**
  * Runs commands in a transaction. Where another process commits a command with the same idempotency key at the same time,
- * this one ends after it with an error, and finds the other's answer when it is run again.
+ * this one ends after it with an error, and finds the other's answer when it is run again. A row that the database refuses
+ * fails the batch with what its caller is told; the group then finds out whose it is.
  */
 async function commitBatch(
   database: AppDatabase,
@@ -250,9 +252,20 @@ async function commitBatch(
       spans?.ended(error);
       // Only who appends past these commands begins the stream of a new record before its own command does.
       if (isStreamTaken(error)) throw apiError('CONFLICT', 'A new record has the id of one that is there already.');
-      if (run === MAX_RUNS || fateOf(error) !== null || !isAnswerTaken(error)) throw error;
+      const violation = violationOf(schema, error);
+      if (violation) throw violation;
+      if (run === MAX_RUNS || fateOf(error) !== null || !mayPass(error)) throw error;
     }
   }
+}
+
+/** SQLSTATE of a transaction that Postgres has ended because it and another one waited for each other. */
+const DEADLOCK = '40P01';
+
+/** Whether the same commands may go through when they are run again at once. */
+function mayPass(error: unknown): boolean {
+  // Values that are unique are taken in the order of the rows, which two batches may have in another order.
+  return isAnswerTaken(error) || sqlState(error) === DEADLOCK;
 }
 
 /**
