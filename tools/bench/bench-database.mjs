@@ -1,5 +1,5 @@
 // A database of its own on the Postgres of a running Atomo (`npm start`, which keeps fsync and synchronous_commit on) or of
-// DATABASE_URL, dropped at the end.
+// DATABASE_URL, dropped at the end; and its Redis, or that of REDIS_URL.
 import fs from 'node:fs';
 import path from 'node:path';
 import pg from 'pg';
@@ -23,6 +23,11 @@ export async function withBenchDatabase(work) {
   } finally {
     await onServer(server, `drop database ${name} with (force)`);
   }
+}
+
+/** The Redis to use. */
+export function redisUrl() {
+  return process.env.REDIS_URL ?? runFile().redisUrl;
 }
 
 function runFile() {
