@@ -60,7 +60,7 @@ const SLOW_SECONDS = 0.15;
 /** Page of a reader that follows. */
 const PAGE = 1_000;
 /** What a connection that Postgres or we have ended fails with. */
-const CUT = /terminat|not queryable|released|closed|ECONNRESET/i;
+const CUT = /terminat|not queryable|released|closed|ECONNRESET|EPIPE/i;
 const METADATA = { actor: 'system:torture', correlationId: 'c', causationId: 'd' };
 
 /** Everything one follower saw, in the order in which it did. */
