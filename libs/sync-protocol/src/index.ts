@@ -1,10 +1,43 @@
 export { CONTENT_LIMIT, contentFault, fileKind, FRAME_LIMIT_BYTES } from './content.js';
-export { HANDSHAKE_ERRORS, isSyncErrorCode, SYNC_ERROR_STATUS, SYNC_PROTOCOL_ERRORS, syncError } from './errors.js';
-export type { SyncErrorBody, SyncErrorCode } from './errors.js';
+export { digestOf, digestTerm, EMPTY_DIGEST } from './digest.js';
+export type { Digest } from './digest.js';
+export {
+  HANDSHAKE_ERRORS,
+  isRetryable,
+  isSyncErrorCode,
+  protocol1Code,
+  SYNC_ERROR_STATUS,
+  SYNC_PROTOCOL_2_ERRORS,
+  SYNC_PROTOCOL_ERRORS,
+  syncError,
+} from './errors.js';
+export type { Sync2ErrorBody, Sync2ErrorCode, SyncErrorBody, SyncErrorCode } from './errors.js';
+export { contentHash, contentHashOf, EMPTY_HASH, isContentHash } from './hashes.js';
+export type { ContentHash } from './hashes.js';
 export { MASTER_KEY_PREFIX, parseStoreKey, PERMISSIONS, storeKeyPrefix } from './keys.js';
 export type { Permission } from './keys.js';
-export { PATH_LIMIT, pathFault, pathKey, SEGMENT_LIMIT_BYTES, syncPath } from './paths.js';
-export type { PathKey, SyncPath } from './paths.js';
+export {
+  DIGEST_FOLDERS,
+  FILE_LIMIT_BYTES,
+  FOLDER_LIMIT,
+  HINT_LIMIT_BYTES,
+  INLINE_LIMIT_BYTES,
+  MISSING_LIMIT,
+  PAGE_DEFAULT,
+  PAGE_LIMIT,
+  PAGE_LIMIT_BYTES,
+  PART_LIMIT_BYTES,
+  POLL_LIMIT_SECONDS,
+  PRESENCE_LIMIT,
+  PUSH_LIMIT,
+  PUSH_LIMIT_BYTES,
+} from './limits.js';
+export { ChangesQuery, Cursor, DigestQuery, Pull, RestoreBody, SnapshotParameters, SnapshotQuery } from './log.js';
+export type { Change, Changes, DigestAnswer, DigestCount, FileState, Snapshot, TrashedFile, Version } from './log.js';
+export { DeleteFolderOp, DeleteOp, OPS, parseOp, PutOp, RenameFolderOp, RenameOp } from './operations.js';
+export type { CurrentState, OpDone, OpKind, OpResult, PushOp } from './operations.js';
+export { isBelow, PATH_ERRORS, PATH_LIMIT, pathFault, pathKey, SEGMENT_LIMIT_BYTES, syncPath } from './paths.js';
+export type { PathFault, PathKey, PathReason, SyncPath } from './paths.js';
 export { parsePayload } from './payload.js';
 export {
   CreateKeyBody,
@@ -23,3 +56,20 @@ export {
 export type { FileList, FileView, FileWithContent, KeyView, StoreView } from './rest.js';
 export { CLIENT_EVENTS, CreatedFile, DeletedFile, ModifiedFile, RenamedFile, SERVER_EVENTS } from './socket-events.js';
 export type { Ack, Broadcast, FileCreated, FileDeleted, FileModified, FileRenamed } from './socket-events.js';
+export {
+  CLIENT_EVENTS_2,
+  Device,
+  DEVICE_HEADER,
+  Download,
+  Handshake,
+  Missing,
+  parseHandshake,
+  parsePresence,
+  PROTOCOL_2,
+  Push,
+  REST_BASE_2,
+  SERVER_EVENTS_2,
+  SetPresence,
+  Upload,
+} from './session.js';
+export type { Ack2, Head, KeyScope, Limits, Presence, Ready, Resync, Revoked } from './session.js';

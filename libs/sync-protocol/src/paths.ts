@@ -25,45 +25,96 @@ const DEVICE = /^(?:con|prn|aux|nul|conin\$|conout\$|com[1-9¹²³]|lpt[1-9¹²�
 
 const utf8 = new TextEncoder();
 
-/** What is wrong with a path, as a sentence for the user; null when nothing is. */
-export function pathFault(value: unknown): string | null {
-  if (typeof value !== 'string') return 'must be a string';
-  if (value === '') return 'is required';
-  if (value.length > PATH_LIMIT) return `must be at most ${PATH_LIMIT} characters long`;
-  if (LONE_SURROGATE.test(value)) return 'contains half of a surrogate pair';
-  if (CONTROL.test(value)) return 'contains a control character';
-  if (BIDI.test(value)) return 'contains a character that changes the direction of text';
-  if (value.includes('\\')) return 'contains a backslash; separate folders by /';
-  if (NOT_PORTABLE.test(value)) return 'contains one of < > : " | ? *, which not every device can store';
-  if (value.startsWith('/')) return 'must be relative: it may not begin with /';
+/** Why a path is refused: `details.reason` of PATH_INVALID and PATH_NOT_PORTABLE, and what clients show for a skipped file. */
+export const PATH_ERRORS = {
+  NOT_A_STRING: 'The path is no string.',
+  EMPTY: 'The path is empty.',
+  TOO_LONG: 'The path is longer than 1,000 characters.',
+  LONE_SURROGATE: 'The path contains half of a surrogate pair, which has no UTF-8 form.',
+  CONTROL_CHARACTER: 'The path contains a control character.',
+  BIDI_CHARACTER: 'The path contains a character that changes the direction of text, so that it reads as another one.',
+  BACKSLASH: 'The path contains a backslash; folders are separated by /.',
+  ABSOLUTE: 'The path begins with /; paths are relative to the store.',
+  EMPTY_SEGMENT: 'The path has an empty folder or file name.',
+  DOT_SEGMENT: 'The path contains . or .. as a name.',
+  SEGMENT_TOO_LONG: 'A name of the path has more than 255 bytes in UTF-8.',
+  FORBIDDEN_CHARACTER: 'The path contains one of < > : " | ? *, which Windows cannot store.',
+  TRAILING_DOT_OR_SPACE: 'A name of the path ends in a dot or a space, which Windows drops.',
+  RESERVED_NAME: 'A name of the path is a device on Windows, such as CON or NUL.',
+} as const;
+
+/** A reason to refuse a path. */
+export type PathReason = keyof typeof PATH_ERRORS;
+
+/** What is wrong with a path. */
+export interface PathFault {
+  readonly reason: PathReason;
+  /** PATH_NOT_PORTABLE when some devices could store it, else PATH_INVALID. */
+  readonly code: 'PATH_INVALID' | 'PATH_NOT_PORTABLE';
+  /** Ends a sentence for the user that begins with "The path". */
+  readonly message: string;
+}
+
+const NOT_ON_EVERY_DEVICE: ReadonlySet<PathReason> = new Set<PathReason>([
+  'FORBIDDEN_CHARACTER',
+  'TRAILING_DOT_OR_SPACE',
+  'RESERVED_NAME',
+]);
+
+function fault(reason: PathReason, message: string): PathFault {
+  return { reason, code: NOT_ON_EVERY_DEVICE.has(reason) ? 'PATH_NOT_PORTABLE' : 'PATH_INVALID', message };
+}
+
+/** What is wrong with a path; null when nothing is. The one validator, for REST, sockets, clients and their disks. */
+export function pathFault(value: unknown): PathFault | null {
+  if (typeof value !== 'string') return fault('NOT_A_STRING', 'must be a string');
+  if (value === '') return fault('EMPTY', 'is required');
+  if (value.length > PATH_LIMIT) return fault('TOO_LONG', `must be at most ${PATH_LIMIT} characters long`);
+  if (LONE_SURROGATE.test(value)) return fault('LONE_SURROGATE', 'contains half of a surrogate pair');
+  if (CONTROL.test(value)) return fault('CONTROL_CHARACTER', 'contains a control character');
+  if (BIDI.test(value)) return fault('BIDI_CHARACTER', 'contains a character that changes the direction of text');
+  if (value.includes('\\')) return fault('BACKSLASH', 'contains a backslash; separate folders by /');
+  if (NOT_PORTABLE.test(value)) {
+    return fault('FORBIDDEN_CHARACTER', 'contains one of < > : " | ? *, which not every device can store');
+  }
+  if (value.startsWith('/')) return fault('ABSOLUTE', 'must be relative: it may not begin with /');
   const normal = value.normalize('NFC');
-  if (normal.length > PATH_LIMIT) return `must be at most ${PATH_LIMIT} characters long in Unicode form NFC`;
+  if (normal.length > PATH_LIMIT) {
+    return fault('TOO_LONG', `must be at most ${PATH_LIMIT} characters long in Unicode form NFC`);
+  }
   for (const segment of normal.split('/')) {
-    const fault = segmentFault(segment);
-    if (fault) return fault;
+    const found = segmentFault(segment);
+    if (found) return found;
   }
   return null;
 }
 
-function segmentFault(segment: string): string | null {
-  if (segment === '') return 'has an empty folder or file name';
-  if (segment === '.' || segment === '..') return 'may not contain . or .. as a name';
-  if (segment.endsWith('.') || segment.endsWith(' ')) return 'has a name that ends in a dot or a space';
+function segmentFault(segment: string): PathFault | null {
+  if (segment === '') return fault('EMPTY_SEGMENT', 'has an empty folder or file name');
+  if (segment === '.' || segment === '..') return fault('DOT_SEGMENT', 'may not contain . or .. as a name');
+  if (segment.endsWith('.') || segment.endsWith(' ')) {
+    return fault('TRAILING_DOT_OR_SPACE', 'has a name that ends in a dot or a space');
+  }
   if (utf8.encode(segment).length > SEGMENT_LIMIT_BYTES) {
-    return `has a name of more than ${SEGMENT_LIMIT_BYTES} bytes in UTF-8`;
+    return fault('SEGMENT_TOO_LONG', `has a name of more than ${SEGMENT_LIMIT_BYTES} bytes in UTF-8`);
   }
   const stem = segment.split('.', 1)[0]!.trimEnd();
-  return DEVICE.test(stem) ? `contains "${stem}", a device name on Windows` : null;
+  return DEVICE.test(stem) ? fault('RESERVED_NAME', `contains "${stem}", a device name on Windows`) : null;
 }
 
 /**
  * The path in the form that is stored and sent. The only maker of a SyncPath, for REST, sockets and clients alike.
- * @throws CodedError VALIDATION_ERROR
+ * @throws CodedError PATH_INVALID, PATH_NOT_PORTABLE; `details.reason` is a PathReason
  */
 export function syncPath(value: string): SyncPath {
-  const fault = pathFault(value);
-  if (fault) throw syncError('VALIDATION_ERROR', `The path ${fault}.`);
+  const found = pathFault(value);
+  if (found) throw syncError(found.code, `The path ${found.message}.`, { field: 'path', reason: found.reason });
   return value.normalize('NFC') as SyncPath;
+}
+
+/** Whether `path` lies below the folder; case and Unicode form do not matter, as on the disks of many devices. */
+export function isBelow(folder: SyncPath, path: SyncPath): boolean {
+  return pathKey(path).startsWith(`${pathKey(folder)}/`);
 }
 
 /**

@@ -37,7 +37,10 @@ describe('a payload', () => {
   it('is refused with the field that is wrong and without what was sent', () => {
     const given = { path: 'secret?', content: 'x' };
     expect(() => parsePayload(ModifiedFile, given)).toThrow(
-      expect.objectContaining({ code: 'VALIDATION_ERROR', details: { field: 'path' } }),
+      expect.objectContaining({
+        code: 'PATH_NOT_PORTABLE',
+        details: { field: 'path', reason: 'FORBIDDEN_CHARACTER' },
+      }),
     );
     expect(() => parsePayload(ModifiedFile, given)).not.toThrow('secret');
     expect(() => parsePayload(CreateKeyBody, { name: 'x', permissions: ['admin'] })).toThrow(

@@ -1,5 +1,6 @@
 import { ArrayNotEmpty, ArrayUnique, IsArray, IsIn, IsOptional, IsUUID, Length, Matches } from 'class-validator';
 import { PERMISSIONS, type Permission } from './keys.js';
+import type { SyncPath } from './paths.js';
 import { IsContent, IsStorableText, IsSyncPath } from './payload.js';
 
 /** The base of every route of protocol 1. */
@@ -15,19 +16,19 @@ const NAME_LIMIT = 255;
 
 /** The body of POST and PUT /files. */
 export class FileBody {
-  @IsSyncPath() path!: string;
+  @IsSyncPath() path!: SyncPath;
   @IsContent() content!: string;
 }
 
 /** The body of PATCH /files. */
 export class RenameBody {
-  @IsSyncPath() path!: string;
-  @IsSyncPath() newPath!: string;
+  @IsSyncPath() path!: SyncPath;
+  @IsSyncPath() newPath!: SyncPath;
 }
 
 /** The query of GET and DELETE /files for one file. */
 export class FileQuery {
-  @IsSyncPath() path!: string;
+  @IsSyncPath() path!: SyncPath;
 }
 
 const FLAG = /^(?:true|false|1|0)$/;

@@ -1,4 +1,5 @@
 import type { SyncErrorBody } from './errors.js';
+import type { SyncPath } from './paths.js';
 import { IsContent, IsSyncPath } from './payload.js';
 
 /** What a client sends, in protocol 1. */
@@ -19,24 +20,24 @@ export const SERVER_EVENTS = {
 
 /** `created-file`: makes an empty file; one that is there already is left as it is. */
 export class CreatedFile {
-  @IsSyncPath() path!: string;
+  @IsSyncPath() path!: SyncPath;
 }
 
 /** `modified-file`: writes the whole content, and makes the file when there is none. */
 export class ModifiedFile {
-  @IsSyncPath() path!: string;
+  @IsSyncPath() path!: SyncPath;
   @IsContent() content!: string;
 }
 
 /** `deleted-file`: deletes the file; a missing one is no fault. */
 export class DeletedFile {
-  @IsSyncPath() path!: string;
+  @IsSyncPath() path!: SyncPath;
 }
 
 /** `renamed-file`: moves the file; a missing source makes an empty file at the target, if that is free. */
 export class RenamedFile {
-  @IsSyncPath() oldPath!: string;
-  @IsSyncPath() newPath!: string;
+  @IsSyncPath() oldPath!: SyncPath;
+  @IsSyncPath() newPath!: SyncPath;
 }
 
 /**

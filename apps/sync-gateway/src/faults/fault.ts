@@ -1,6 +1,12 @@
 import { HttpException } from '@nestjs/common';
 import { isCodedError } from '@atomo-cc/kernel';
-import { isSyncErrorCode, SYNC_ERROR_STATUS, type SyncErrorBody, type SyncErrorCode } from '@atomo-cc/sync-protocol';
+import {
+  isSyncErrorCode,
+  protocol1Code,
+  SYNC_ERROR_STATUS,
+  type SyncErrorBody,
+  type SyncErrorCode,
+} from '@atomo-cc/sync-protocol';
 
 /** A fault as a client meets it; `isOurs` says that the log must have it. */
 export interface Fault {
@@ -13,7 +19,8 @@ export interface Fault {
 export function faultOf(error: unknown): Fault {
   if (isCodedError(error) && isSyncErrorCode(error.code)) {
     const details = error.details ? { details: error.details } : {};
-    return fault(SYNC_ERROR_STATUS[error.code], error.code, error.message, details);
+    const code = protocol1Code(error.code);
+    return fault(SYNC_ERROR_STATUS[code], code, error.message, details);
   }
   // What Fastify and Nest refuse before a handler is reached; their messages speak of the request's form only.
   const status = error instanceof HttpException ? error.getStatus() : (error as { statusCode?: number }).statusCode;

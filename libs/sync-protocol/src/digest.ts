@@ -1,0 +1,35 @@
+import type { Branded } from '@atomo-cc/kernel';
+import type { ContentHash } from './hashes.js';
+import type { SyncPath } from './paths.js';
+
+/**
+ * What a set of files comes to, whatever their order: 16 hex digits. Two sides with equal digests and counts at the same
+ * `seq` hold the same files. It finds accidents; against an adversary it proves nothing.
+ */
+export type Digest = Branded<'Digest'>;
+
+/** The digest of no files. */
+export const EMPTY_DIGEST = '0000000000000000' as Digest;
+
+const BITS = 64;
+const utf8 = new TextEncoder();
+const low = (value: bigint) => BigInt.asUintN(BITS, value);
+
+/** What one file adds to a digest, 64 bits: its path in NFC as it is shown, and the hash of its bytes. */
+export function digestTerm(path: SyncPath, hash: ContentHash): bigint {
+  // FNV-1a of the path, then the beginning of the hash, then the finaliser of splitmix64: without the last step two files
+  // that swap their contents would leave the digest as it was.
+  let term = 0xcbf29ce484222325n;
+  for (const byte of utf8.encode(path)) term = low((term ^ BigInt(byte)) * 0x100000001b3n);
+  term = low(term + BigInt(`0x${hash.slice('sha256:'.length, 'sha256:'.length + 16)}`));
+  term = low((term ^ (term >> 30n)) * 0xbf58476d1ce4e5b9n);
+  term = low((term ^ (term >> 27n)) * 0x94d049bb133111ebn);
+  return term ^ (term >> 31n);
+}
+
+/** The digest of the exclusive or of all terms; adding a file and taking it away are the same operation. */
+export function digestOf(terms: Iterable<bigint>): Digest {
+  let sum = 0n;
+  for (const term of terms) sum ^= term;
+  return sum.toString(16).padStart(16, '0') as Digest;
+}
