@@ -9,7 +9,6 @@ import {
   getVariableValues,
   Kind,
   parse,
-  subscribe,
   validate,
   visit,
   type DocumentNode,
@@ -27,8 +26,10 @@ import { apiError, API_ERRORS, isCodedError, uuidv7, type CodedError } from '@at
 import type { Principal } from '@atomo-cc/access';
 import type { Logger } from '@atomo-cc/platform/logging';
 import { currentTraceparent, isTracing, withSpan } from '@atomo-cc/platform/telemetry';
+import { eventStreamIn, sendEventStream, type EventStream } from './event-stream.js';
 import type { ApiContext, ApiPart } from './part.js';
 import { JsonScalar } from './scalars.js';
+import { Subscribers, type Authenticate, type Connection, type Followed } from './subscribers.js';
 
 /** Documents that are kept parsed, checked and compiled. An application has a few hundred; ten thousand random ones cannot fill the memory. */
 const CACHED_DOCUMENTS = 1_000;
@@ -38,10 +39,6 @@ const MAX_DOCUMENT_CHARACTERS = 100_000;
 const MAX_VARIABLE_ERRORS = 20;
 /** A subscriber that does not say who it is within this time is cut. */
 const CONNECTION_INIT_MS = 10_000;
-/** How often the sessions of open sockets are looked at: one that has ended ends what is open. */
-const SESSION_LOOK_MS = 1_000;
-/** How old what is known of a session may be at such a look. With the time between looks it makes less than 5 s, also after a logout on another instance. */
-const SESSION_BELIEVED_MS = 3_500;
 /** The largest message a subscriber may send: a document and its variables. */
 const MAX_MESSAGE_BYTES = 1024 * 1024;
 /** Characters of an operation's name in the name of its span; the name is the caller's, and may be of any length. */
@@ -69,17 +66,20 @@ export interface ApiServerOptions {
    * Turns an Authorization header into who is calling. @throws CodedError UNAUTHENTICATED
    * @param believedMs how old what is known of the session may be; for itself to say unless given
    */
-  readonly authenticate: (authorization: string | undefined, believedMs?: number) => Promise<Principal>;
+  readonly authenticate: Authenticate;
   readonly logger: Logger;
 }
 
 /**
- * Serves GraphQL at /graphql: POST by the GraphQL-over-HTTP specification, graphql-ws for subscriptions on the same path,
- * and GraphiQL for a browser's GET. Returns what closes the open sockets.
+ * Serves GraphQL at /graphql: POST by the GraphQL-over-HTTP specification, subscriptions on the same path by graphql-ws and,
+ * for who accepts text/event-stream, by GraphQL over Server-Sent Events, and GraphiQL for a browser's GET. Returns what
+ * closes the open connections.
  */
 export function serveApi(fastify: FastifyInstance, options: ApiServerOptions): { close(): Promise<void> } {
   const documents = new DocumentCache(options.schema);
   const formatError = errorFormatter(options.logger);
+  const subscribers = new Subscribers(options.authenticate);
+  const streams = new Set<EventStream>();
 
   const handle = createHandler<FastifyRequest, unknown, Record<string, unknown>>({
     schema: options.schema,
@@ -113,17 +113,58 @@ export function serveApi(fastify: FastifyInstance, options: ApiServerOptions): {
       const body = { errors: [formatError(error as Error, request.id)] };
       return reply.status(isCodedError(error) ? 401 : 500).send(body);
     }
-    const [body, init] = await handle({
-      url: request.url,
-      method: request.method,
-      headers: request.headers,
-      body: request.body as string | Record<string, unknown> | null,
-      raw: request,
-      context: undefined,
-    } satisfies Request<FastifyRequest, unknown>);
+    const accepted = eventStreamIn(request.headers.accept);
+    if (accepted !== 'no' && (await answerByStream(request, reply, accepted))) return reply;
+    const [body, init] = await handle(toHandle(request, accepted === 'wanted'));
     reply.status(init.status).headers(init.headers ?? {});
     if (body !== null || init.status < 400) return reply.send(body ?? '');
     return reply.send({ errors: [formatError(refusedRequest(init.status, request, init.statusText))] });
+  };
+
+  /** Answers by server-sent events what is to be answered so; false for all else, also what is no operation at all. */
+  const answerByStream = async (request: FastifyRequest, reply: FastifyReply, accepted: 'wanted' | 'possible') => {
+    const context = request.apiContext!;
+    const asErrors = (error: unknown) => ({ errors: [formatError(error as Error, context.requestId)] });
+    let results: Followed;
+    try {
+      const params = await parseRequestParams(toHandle(request)).catch(() => null);
+      if (params === null || !('query' in params)) return false;
+      const document = documents.parse(params.query);
+      const operation: string | undefined = getOperationAST(document, params.operationName)?.operation;
+      if (operation === 'mutation' && request.method === 'GET') return false;
+      if (accepted === 'possible' && operation !== 'subscription') return false;
+      const errors = documents.validate(document);
+      const args: ExecutionArgs = {
+        schema: options.schema,
+        document,
+        operationName: params.operationName ?? null,
+        variableValues: params.variables ?? {},
+        contextValue: context,
+      };
+      if (errors.length > 0) results = { errors };
+      else if (!operation) results = asErrors(apiError('VALIDATION_ERROR', 'operationName names no operation of it.'));
+      else if (operation === 'subscription') results = await inSpan(args, (own) => subscribers.follow(own));
+      else results = await inSpan(args, (own) => documents.execute(own));
+    } catch (error) {
+      if (accepted === 'possible') return false;
+      results = asErrors(error);
+    }
+    const connection: Connection = {
+      authorization: request.headers.authorization,
+      role: context.principal.role,
+      end: () => stream.end(asErrors(apiError('UNAUTHENTICATED', 'The session has ended. Log in again.'))),
+    };
+    const formatted = (result: ExecutionResult) =>
+      result.errors
+        ? { ...result, errors: result.errors.map((error) => formatError(error, context.requestId)) }
+        : result;
+    const stream = sendEventStream(reply, results, { formatted, failed: asErrors }, () => {
+      subscribers.forget(connection);
+      streams.delete(stream);
+    });
+    streams.add(stream);
+    subscribers.watch(connection);
+    return true;
   };
 
   fastify.decorateRequest('apiContext');
@@ -138,7 +179,26 @@ export function serveApi(fastify: FastifyInstance, options: ApiServerOptions): {
     if (!request.headers.accept?.includes('text/html')) return answer(request, reply);
     return reply.type('text/html').send(graphiql());
   });
-  return serveSockets(fastify.server, options, documents, formatError);
+  const sockets = serveSockets(fastify.server, options, documents, subscribers, formatError);
+  return {
+    close: async () => {
+      subscribers.close();
+      for (const stream of streams) stream.cut();
+      await sockets.close();
+    },
+  };
+}
+
+/** @param isJson whether JSON is answered whatever was asked for: to one who wanted a stream, of what no stream can be made */
+function toHandle(request: FastifyRequest, isJson = false): Request<FastifyRequest, unknown> {
+  return {
+    url: request.url,
+    method: request.method,
+    headers: isJson ? { ...request.headers, accept: 'application/json' } : request.headers,
+    body: request.body as string | Record<string, unknown> | null,
+    raw: request,
+    context: undefined,
+  };
 }
 
 /** What is wrong with a request that no operation was found in. */
@@ -188,13 +248,10 @@ function serveSockets(
   server: Server,
   options: ApiServerOptions,
   documents: DocumentCache,
+  subscribers: Subscribers,
   formatError: FormatError,
 ): { close(): Promise<void> } {
   const sockets = new WebSocketServer({ noServer: true, maxPayload: MAX_MESSAGE_BYTES });
-  const open = new Set<SubscriberSocket>();
-  const looks = setInterval(() => {
-    for (const context of open) void endWithSession(context, options);
-  }, SESSION_LOOK_MS).unref();
   const disposable = useServer<Record<string, unknown>, SocketFacts>(
     {
       schema: options.schema,
@@ -203,15 +260,19 @@ function serveSockets(
       connectionInitWaitTimeout: CONNECTION_INIT_MS,
       onConnect: async (context) => {
         try {
-          context.extra.principal = await options.authenticate(authorizationOf(context.connectionParams));
-          context.extra.role = context.extra.principal.role;
-          if (context.extra.socket.readyState === WebSocket.OPEN) open.add(context);
+          const authorization = authorizationOf(context.connectionParams);
+          context.extra.principal = await options.authenticate(authorization);
+          const { role } = context.extra.principal;
+          context.extra.connection = { authorization, role, end: () => endSocket(context) };
+          if (context.extra.socket.readyState === WebSocket.OPEN) subscribers.watch(context.extra.connection);
           return true;
         } catch {
           return false;
         }
       },
-      onClose: (context) => void open.delete(context),
+      onClose: ({ extra }) => {
+        if (extra.connection) subscribers.forget(extra.connection);
+      },
       context: ({ extra, connectionParams }, _id, payload): ApiContext => {
         const address = extra.request.socket.remoteAddress;
         // Of the operation where it says so, else of the connection, which lives through many.
@@ -242,7 +303,7 @@ function serveSockets(
       },
       execute: ((args: ExecutionArgs) => inSpan(args, (own) => documents.execute(own))) as never,
       // The span is that of the begin: what a subscription sends belongs to the traces of those who caused it.
-      subscribe: ((args: ExecutionArgs) => inSpan(args, subscribe)) as never,
+      subscribe: ((args: ExecutionArgs) => inSpan(args, (own) => subscribers.follow(own))) as never,
       onError: (_context, _id, _payload, errors) => errors.map((error) => formatError(error).toJSON()),
       onNext: (_context, _id, _payload, args, result) => {
         if (!result.errors) return undefined;
@@ -267,7 +328,6 @@ function serveSockets(
   return {
     close: async () => {
       server.off('upgrade', upgrade);
-      clearInterval(looks);
       await disposable.dispose();
     },
   };
@@ -277,28 +337,11 @@ function serveSockets(
 type SocketFacts = {
   /** Of the newest operation; absent until the socket has said who it is. */
   principal?: Principal;
-  /** When the socket was opened: what it follows was begun with it. */
-  role?: string;
-  isLookedAt?: boolean;
+  connection?: Connection;
   request: IncomingMessage;
 };
 
-type SubscriberSocket = Context<Record<string, unknown>, Extra & SocketFacts>;
-
-/** Ends a socket, and all that it follows, when its session has ended, its token has run out or its user has another role. */
-async function endWithSession(context: SubscriberSocket, options: ApiServerOptions): Promise<void> {
-  const { extra, connectionParams, subscriptions } = context;
-  if (extra.isLookedAt) return;
-  extra.isLookedAt = true;
-  try {
-    const { role } = await options.authenticate(authorizationOf(connectionParams), SESSION_BELIEVED_MS);
-    if (role === extra.role) return;
-  } catch (error) {
-    // A database that does not answer says nothing of the session.
-    if (!isCodedError(error) || error.code !== 'UNAUTHENTICATED') return;
-  } finally {
-    extra.isLookedAt = false;
-  }
+function endSocket({ extra, subscriptions }: Context<Record<string, unknown>, Extra & SocketFacts>): void {
   extra.socket.close(CloseCode.Forbidden, 'Forbidden');
   // Nothing is sent any more. One who does not answer the close would otherwise keep them until the socket is cut.
   for (const followed of Object.values(subscriptions)) {
@@ -310,9 +353,11 @@ async function endWithSession(context: SubscriberSocket, options: ApiServerOptio
  * Carries out an operation within a span of its own, which continues that of the request, or the caller's. It says of the
  * operation its type and name and of its errors the first one's code: no variable, no document, nobody's address.
  */
-function inSpan(args: ExecutionArgs, work: (args: ExecutionArgs) => unknown): Promise<ExecutionResult> {
-  // As the libraries want it: an answer, a promise of one, or a subscription's iterator.
-  if (!isTracing()) return work(args) as Promise<ExecutionResult>;
+function inSpan<Result extends Followed>(
+  args: ExecutionArgs,
+  work: (args: ExecutionArgs) => Result | Promise<Result>,
+): Result | Promise<Result> {
+  if (!isTracing()) return work(args);
   const given = args.contextValue as ApiContext;
   const operation = getOperationAST(args.document, args.operationName);
   const type = operation?.operation ?? 'query';
@@ -327,9 +372,9 @@ function inSpan(args: ExecutionArgs, work: (args: ExecutionArgs) => unknown): Pr
     { parent: given.traceparent, attributes },
     async () => {
       const contextValue: ApiContext = { ...given, traceparent: currentTraceparent() };
-      return (await work({ ...args, contextValue })) as ExecutionResult;
+      return work({ ...args, contextValue });
     },
-    ({ errors }) => errors?.[0]?.originalError ?? errors?.[0],
+    (result) => ('errors' in result ? (result.errors?.[0]?.originalError ?? result.errors?.[0]) : undefined),
   );
 }
 

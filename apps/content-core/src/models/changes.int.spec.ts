@@ -1,4 +1,7 @@
-import { createClient, type Client } from 'graphql-ws';
+import { once } from 'node:events';
+import { request as httpRequest, type IncomingMessage } from 'node:http';
+import { createClient as createStreamClient } from 'graphql-sse';
+import { createClient } from 'graphql-ws';
 import { WebSocket } from 'ws';
 import {
   announceAppended,
@@ -36,6 +39,13 @@ let writer: Instance;
 let reader: Instance;
 /** Whether those who append tell it. */
 let isAnnounced = true;
+/** What a client of either transport is here. */
+interface Client {
+  dispose(): void | Promise<void>;
+  /** Leaves without a word. */
+  terminate(): void;
+}
+type Transport = 'sockets' | 'event streams';
 const clients: Client[] = [];
 
 async function anInstance(stalledMs?: number): Promise<Instance> {
@@ -86,18 +96,27 @@ const FIELDS =
 const CHANGED = `subscription ($where: ItemWhere, $after: String) { itemChanged(where: $where, after: $after) { ${FIELDS} } }`;
 
 /** Subscribes; `seen` grows by itself until it is left. */
-function follow(variables: object, { api } = reader, tenant = OURS) {
+function follow(variables: object, { api } = reader, tenant = OURS, transport: Transport = 'sockets') {
+  const authorization = `Bearer ${tenant}`;
+  const operation = { query: CHANGED, variables: { after: '0', ...variables } };
+  const seen: Json[] = [];
+  const pagesOf = (iterate: (asked: typeof operation) => AsyncIterableIterator<unknown>) =>
+    iterate(operation) as AsyncIterableIterator<{ data?: { itemChanged: Json } | null; errors?: readonly unknown[] }>;
+  if (transport === 'event streams') {
+    const made = createStreamClient({ url: api.url, headers: { authorization }, retryAttempts: 0 });
+    const client: Client = { dispose: () => made.dispose(), terminate: () => made.dispose() };
+    clients.push(client);
+    return { client, seen, pages: pagesOf((asked) => made.iterate(asked)) };
+  }
   const client = createClient({
     url: api.url.replace('http', 'ws'),
     webSocketImpl: WebSocket,
-    connectionParams: { authorization: `Bearer ${tenant}` },
+    connectionParams: { authorization },
     retryAttempts: 0,
     onNonLazyError: () => undefined,
   });
   clients.push(client);
-  const seen: Json[] = [];
-  const pages = client.iterate<{ itemChanged: Json }>({ query: CHANGED, variables: { after: '0', ...variables } });
-  return { client, seen, pages };
+  return { client, seen, pages: pagesOf((asked) => client.iterate(asked)) };
 }
 
 /** Takes `count` payloads, as far as they come before it ends. */
@@ -162,7 +181,9 @@ async function followRoughly(
 ): Promise<Json[]> {
   const seen: Json[] = [];
   while (!isEnough(seen)) {
-    const following = follow({ ...variables, after: seen.at(-1)?.position ?? '0' }, random() < 0.5 ? reader : writer);
+    const after = seen.at(-1)?.position ?? '0';
+    const transport = random() < 0.5 ? 'sockets' : 'event streams';
+    const following = follow({ ...variables, after }, random() < 0.5 ? reader : writer, OURS, transport);
     const count = 1 + Math.floor(random() * 25);
     for (let n = 0; n < count && !isEnough(seen); n += 1) seen.push(...(await take(following, 1)));
     if (random() < 0.5) following.client.terminate();
@@ -172,7 +193,7 @@ async function followRoughly(
   return seen;
 }
 
-test('every change comes exactly once, in the order of the log, through reconnects and from another instance', async () => {
+test('every change comes exactly once, in the order of the log, through reconnects of either transport and from another instance', async () => {
   const random = seeded(aSeed('changes through reconnects'));
   const writing = writeAtRandom(random, 60);
   let all: Json[] | undefined;
@@ -289,6 +310,27 @@ test('another tenant is told nothing of it, whatever position it names', async (
   expect(await take(theirs, 1)).toMatchObject([{ id: own, item: { title: 'theirs' } }]);
 });
 
+test.each<Transport>(['sockets', 'event streams'])(
+  'who follows one instance by %s hears what another wrote',
+  async (transport) => {
+    const first = follow({ after: null }, reader, OURS, transport);
+    const waiting = take(first, 1);
+    await eventually('it listens', async () => (await listeners()) === 1);
+    const id = await create({ order: 'one' });
+    const [seen] = await waiting;
+    expect(seen).toMatchObject({ id, item: { order: 'one' } });
+    first.client.terminate();
+    await eventually('nobody listens', async () => (await listeners()) === 0);
+    await update(id, { order: 'two' });
+    const other = await create({});
+    const rest = await take(follow({ after: seen.position }, writer, OURS, transport), 2);
+    expect(rest).toMatchObject([
+      { id, version: 2 },
+      { id: other, version: 1 },
+    ]);
+  },
+);
+
 test('changes come without any hint', async () => {
   isAnnounced = false;
   const following = follow({});
@@ -347,6 +389,40 @@ test('who takes nothing is cut, holds nothing meanwhile, and misses nothing by g
     const rest = await take(follow({ after: error.payload[0].extensions.after }, slow), all.length - taken.length);
     expect([...taken, ...rest].map(({ position }) => position)).toEqual(all.map(({ position }) => position));
     socket.terminate();
+  } finally {
+    await Promise.all(clients.splice(0).map((client) => client.dispose()));
+    await end(slow);
+  }
+});
+
+test('who reads nothing of an event stream is cut too, holds nothing meanwhile, and misses nothing', async () => {
+  const slow = await anInstance(300);
+  try {
+    const order = 'x'.repeat(10_000);
+    const often = Array.from({ length: 30 }, (_, n) => `a${n}: order`).join(' ');
+    await Promise.all(Array.from({ length: 2 * CHANGES_PAGE + 5 }, () => create({ order })));
+    const request = httpRequest(slow.api.url, {
+      method: 'POST',
+      headers: { authorization: `Bearer ${OURS}`, 'content-type': 'application/json', accept: 'text/event-stream' },
+    });
+    request.end(JSON.stringify({ query: CHANGED.replace('order', often), variables: { after: '0' } }));
+    const [response] = (await once(request, 'response')) as [IncomingMessage];
+    expect(response.headers['content-type']).toMatch(/^text\/event-stream/);
+    await eventually('it listens', async () => (await listeners()) === 1);
+    // Nobody reads the answer until the subscription was cut.
+    await eventually('it was cut', async () => (await listeners()) === 0);
+    let text = '';
+    for await (const chunk of response) text += String(chunk);
+    const results = [...text.matchAll(/^event: next\ndata: (.*)$/gm)].map(([, json]) => JSON.parse(json!) as Json);
+    expect(text).toMatch(/event: complete\ndata:\s*\n\n$/);
+    const taken = results.flatMap(({ data }) => data?.itemChanged ?? []);
+    const { errors } = results.at(-1);
+    expect(errors).toMatchObject([{ extensions: { code: 'RATE_LIMITED', after: taken.at(-1)?.position ?? '0' } }]);
+    const all = await logged();
+    expect(taken.length).toBeLessThan(all.length);
+    const { after } = errors[0].extensions;
+    const rest = await take(follow({ after }, slow, OURS, 'event streams'), all.length - taken.length);
+    expect([...taken, ...rest].map(({ position }) => position)).toEqual(all.map(({ position }) => position));
   } finally {
     await Promise.all(clients.splice(0).map((client) => client.dispose()));
     await end(slow);

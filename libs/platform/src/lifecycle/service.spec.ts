@@ -77,6 +77,17 @@ describe('the endpoints for operators', () => {
     expect(metrics.text).not.toContain('12345');
   });
 
+  it('how long a stream of events was open is not among the durations of requests', async () => {
+    const { url } = await start({
+      configure: (app) => {
+        const fastify = app.getHttpAdapter().getInstance();
+        fastify.get('/stream', (_request, reply) => reply.type('text/event-stream; charset=utf-8').send(': over\n\n'));
+      },
+    });
+    expect(await get(`${url}/stream`)).toMatchObject({ status: 200 });
+    expect((await get(`${url}/metrics`)).text).not.toContain('/stream');
+  });
+
   it('ready answers 503 and names what is down; live does not care', async () => {
     const { url, app } = await start();
     app.get(Health).add('postgres', () => Promise.reject(new Error('no')));

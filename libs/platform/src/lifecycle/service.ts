@@ -202,7 +202,9 @@ function addOperatorRoutes(fastify: FastifyInstance, health: Health, metrics: Me
   });
   fastify.addHook('onResponse', async (request, reply) => {
     const route = request.routeOptions.url ?? 'none';
-    metrics.observeRequest(request.method, route, reply.statusCode, reply.elapsedTime / 1000);
+    // How long a stream of events was open says nothing of how fast requests are answered.
+    const isStream = String(reply.getHeader('content-type')).startsWith('text/event-stream');
+    if (!isStream) metrics.observeRequest(request.method, route, reply.statusCode, reply.elapsedTime / 1000);
     if (route.startsWith('/health/') || route === '/metrics') return;
     const line = { req: request, status: reply.statusCode, ms: Math.round(reply.elapsedTime) };
     if (reply.statusCode >= 500) logger.error(line, 'answered');
