@@ -29,6 +29,11 @@ const variables = {
     example: 'the output of: openssl rand -base64 48',
     desc: 'The secret that access tokens are signed with. Required outside `npm start`.',
   }),
+  AUTH_SECRETS_ACCEPTED: str({
+    default: '',
+    example: 'the former AUTH_SECRET',
+    desc: 'Further secrets whose access tokens are good, with commas between: the former one while AUTH_SECRET is being replaced.',
+  }),
   ENCRYPTION_KEY: str({
     default: '',
     example: 'the output of: openssl rand -base64 48',
@@ -64,6 +69,15 @@ function secretOf(
   );
 }
 
+function acceptedSecretsOf(list: string): readonly string[] {
+  const secrets = list.split(',').filter((secret) => secret !== '');
+  if (secrets.every((secret) => secret.length >= MIN_AUTH_SECRET)) return secrets;
+  throw new CodedError(
+    'CONFIG_INVALID',
+    `A secret of AUTH_SECRETS_ACCEPTED has fewer than ${MIN_AUTH_SECRET} characters. Example: AUTH_SECRETS_ACCEPTED=${variables.AUTH_SECRETS_ACCEPTED.example}`,
+  );
+}
+
 function encryptionKeyOf(config: Parameters<typeof secretOf>[0]): string {
   const development = 'development key of personal data, never used elsewhere';
   return secretOf(config, 'ENCRYPTION_KEY', development, MIN_ENCRYPTION_KEY);
@@ -76,6 +90,7 @@ export function contentCoreConfig(environment?: Readonly<Record<string, string |
     ...config,
     MEMORY_URI: requireReachableMemory(config),
     AUTH_SECRET: secretOf(config, 'AUTH_SECRET', 'development secret, never used outside npm start', MIN_AUTH_SECRET),
+    AUTH_SECRETS_ACCEPTED: acceptedSecretsOf(config.AUTH_SECRETS_ACCEPTED),
     ENCRYPTION_KEY: encryptionKeyOf(config),
     ADMIN_EMAIL: secretOf(config, 'ADMIN_EMAIL', 'admin@atomo.local'),
     ADMIN_PASSWORD: secretOf(config, 'ADMIN_PASSWORD', 'atomo-dev'),

@@ -1,5 +1,5 @@
 import multipart from '@fastify/multipart';
-import { accessEntities, Sessions } from '@atomo-cc/access';
+import { accessEntities, openAccess } from '@atomo-cc/access';
 import { ATOMO_EVENTS } from '@atomo-cc/events';
 import {
   announceAppended,
@@ -22,6 +22,7 @@ import { openRedis } from '@atomo-cc/platform/redis';
 import { Metrics } from '@atomo-cc/platform/telemetry';
 import { buildApiSchema, serveApi } from './api/index.js';
 import { AppModule } from './app.module.js';
+import { sessionsApi } from './auth/index.js';
 import { contentCoreConfig } from './config.js';
 import { auditApi, eventsApi } from './events/index.js';
 import { Imports, ProgressFeed, syncJobsApi } from './historical-sync/index.js';
@@ -63,7 +64,13 @@ await runService(async () => {
     runner?.wake();
     announceAppended(redis, tenant);
   };
+  const access = openAccess(system, {
+    secret: config.AUTH_SECRET,
+    acceptedSecrets: config.AUTH_SECRETS_ACCEPTED,
+    onAppended,
+  });
   const apiSchema = buildApiSchema([
+    sessionsApi(access.sessions),
     modelsApi(schema, database, { codec, wasErasedSince, onAppended, changes: { fence: new Fence(), hints } }),
     eventsApi(database, codec),
     auditApi(database, codec),
@@ -78,7 +85,7 @@ await runService(async () => {
     config,
     port: config.CONTENT_CORE_PORT,
     module: AppModule.with({
-      auth: { secret: config.AUTH_SECRET, admin: { email: config.ADMIN_EMAIL, password: config.ADMIN_PASSWORD } },
+      auth: { access, admin: { email: config.ADMIN_EMAIL, password: config.ADMIN_PASSWORD } },
       schema,
       imports,
     }),
@@ -90,10 +97,9 @@ await runService(async () => {
       // One file a request, of any size: it is streamed into storage, never held.
       await app.register(multipart, { limits: { fileSize: Infinity, files: 1, fields: 8 } });
       const fastify = app.getHttpAdapter().getInstance();
-      const sessions = app.get(Sessions, { strict: false });
       sockets = serveApi(fastify, {
         schema: apiSchema,
-        authenticate: (authorization, believedMs) => sessions.authenticate(authorization, believedMs),
+        authenticate: (authorization, believedMs) => access.callers.authenticate(authorization, believedMs),
         logger: app.get(LOGGER),
       });
       runner = new ProjectionRunner({

@@ -1,6 +1,7 @@
 import {
   Column,
   Entity,
+  type FindOptionsWhere,
   IsNull,
   JoinColumn,
   LessThan,
@@ -10,7 +11,7 @@ import {
   type Relation,
 } from 'typeorm';
 import type { TenantId, UserId } from '@atomo-cc/kernel';
-import type { SystemDatabase } from '@atomo-cc/platform/postgres';
+import type { SystemDatabase, Tx } from '@atomo-cc/platform/postgres';
 import { normalEmail, User } from './users.js';
 
 /** One login of one user, until it is logged out, unused for too long, or revoked. */
@@ -57,63 +58,91 @@ export class Session {
   userAgent!: string | null;
 }
 
+/** Those of a user's sessions that hold at `at`. */
+const holding = (at: Date) => ({ revokedAt: IsNull(), expiresAt: MoreThan(at), user: { disabledAt: IsNull() } });
+
 /**
- * Looks up who someone is before it is known which tenant they belong to. It alone uses the system role for this; it stays
- * inside this package, and request handlers get a Principal from it, never rows of another tenant.
+ * Looks up who someone is before it is known which tenant they belong to, and keeps sessions and the hashes of passwords, which
+ * requests may not touch. It alone uses the system role for this; it stays inside this package, and request handlers get a
+ * Principal from it, never rows of another tenant.
  */
 export class Credentials {
-  constructor(private readonly system: SystemDatabase) {}
+  constructor(readonly system: SystemDatabase) {}
 
-  /** The user of an e-mail address, with the password's hash. */
-  async userByEmail(email: string): Promise<User | undefined> {
+  /** The user of an e-mail address, or of an id, with the password's hash. */
+  async user(by: { email: string } | { id: UserId }): Promise<User | undefined> {
+    const where = 'email' in by ? { email: normalEmail(by.email) } : by;
     const found = await this.system.transaction((tx) =>
-      tx
-        .repository(User)
-        .createQueryBuilder('user')
-        .addSelect('user.passwordHash')
-        .where({ email: normalEmail(email) })
-        .getOne(),
+      tx.repository(User).createQueryBuilder('user').addSelect('user.passwordHash').where(where).getOne(),
     );
     return found ?? undefined;
-  }
-
-  /** Stores a new session, and forgets those of the same user that ended by time. */
-  async open(session: Omit<Session, 'user' | 'createdAt' | 'refreshedAt' | 'revokedAt'>, at: Date): Promise<void> {
-    await this.system.transaction(async (tx) => {
-      const sessions = tx.repository(Session);
-      await sessions.delete({ userId: session.userId, expiresAt: LessThan(at) });
-      await sessions.insert({ ...session, createdAt: at, refreshedAt: at });
-    });
   }
 
   /** A session that holds at `at` and whose user may log in, with the user. */
   async active(by: { id: string } | { familyHash: string }, at: Date): Promise<Session | undefined> {
     const found = await this.system.transaction((tx) =>
-      tx.repository(Session).findOne({
-        where: { ...by, revokedAt: IsNull(), expiresAt: MoreThan(at), user: { disabledAt: IsNull() } },
-        relations: { user: true },
-      }),
+      tx.repository(Session).findOne({ where: { ...by, ...holding(at) }, relations: { user: true } }),
     );
     return found ?? undefined;
   }
 
-  /**
-   * Replaces the newest refresh secret, if `from` still is the newest: of two at once, one wins.
-   * @returns false when `from` was used before or the session no longer holds
-   */
-  async rotate(id: string, from: string, to: string, at: Date, expiresAt: Date): Promise<boolean> {
-    const { affected } = await this.system.transaction((tx) =>
-      tx
-        .repository(Session)
-        .update({ id, refreshHash: from, revokedAt: IsNull() }, { refreshHash: to, refreshedAt: at, expiresAt }),
+  /** A user's sessions that hold at `at`, newest first. */
+  async activeOf(userId: UserId, at: Date): Promise<Session[]> {
+    return this.system.transaction((tx) =>
+      tx.repository(Session).find({ where: { userId, ...holding(at) }, order: { createdAt: 'DESC', id: 'DESC' } }),
     );
-    return affected === 1;
   }
+}
 
-  /** Ends a session; a session that has ended stays as it is. */
-  async revoke(id: string, at: Date): Promise<void> {
-    await this.system.transaction((tx) =>
-      tx.repository(Session).update({ id, revokedAt: IsNull() }, { revokedAt: at }),
-    );
-  }
+/**
+ * True when the user still has the password of this hash and may log in. It stays so to the end of the transaction: a change of
+ * the password waits, and then ends the session that is opened here.
+ */
+export async function isStillHash(tx: Tx, { id, passwordHash }: User): Promise<boolean> {
+  const rows = await tx.query(
+    'select 1 from users where id = $1 and password_hash = $2 and disabled_at is null for share',
+    [id, passwordHash],
+  );
+  return rows.length > 0;
+}
+
+/** Stores a new session, and forgets those of the same user that ended by time. */
+export async function openSession(
+  tx: Tx,
+  session: Omit<Session, 'user' | 'createdAt' | 'refreshedAt' | 'revokedAt'>,
+  at: Date,
+): Promise<void> {
+  const sessions = tx.repository(Session);
+  await sessions.delete({ userId: session.userId, expiresAt: LessThan(at) });
+  await sessions.insert({ ...session, createdAt: at, refreshedAt: at });
+}
+
+/**
+ * Replaces the newest refresh secret, if `from` still is the newest: of two at once, one wins.
+ * @returns false when `from` was used before or the session no longer holds
+ */
+export async function rotateSession(
+  tx: Tx,
+  id: string,
+  from: string,
+  to: string,
+  at: Date,
+  expiresAt: Date,
+): Promise<boolean> {
+  const { affected } = await tx
+    .repository(Session)
+    .update({ id, refreshHash: from, revokedAt: IsNull() }, { refreshHash: to, refreshedAt: at, expiresAt });
+  return affected === 1;
+}
+
+/** Ends those of the sessions that have not ended by revocation before, and answers their ids. */
+export async function endSessions(tx: Tx, of: FindOptionsWhere<Session>, at: Date): Promise<string[]> {
+  const { raw } = await tx
+    .repository(Session)
+    .createQueryBuilder()
+    .update({ revokedAt: at })
+    .where({ ...of, revokedAt: IsNull(), expiresAt: MoreThan(at) })
+    .returning('id')
+    .execute();
+  return (raw as { id: string }[]).map(({ id }) => id);
 }

@@ -1,6 +1,6 @@
 import type { MigrationInterface, QueryRunner } from 'typeorm';
 import { DEFAULT_TENANT_ID } from '@atomo-cc/kernel';
-import { type Migration, runAll, tenantTable } from '@atomo-cc/platform/postgres';
+import { type Migration, runAll, SYSTEM_ROLE, tenantTable } from '@atomo-cc/platform/postgres';
 import { ApiKeys1700000200001 } from './api-keys.js';
 import { Session } from './credentials.js';
 import { User } from './users.js';
@@ -63,8 +63,21 @@ export class Access1700000200000 implements MigrationInterface {
   }
 }
 
+/** A login makes an outdated hash anew, and people choose other passwords: both before or beside any tenant's transaction. */
+class PasswordChanges1700000210000 implements MigrationInterface {
+  name = 'PasswordChanges1700000210000';
+
+  async up(runner: QueryRunner): Promise<void> {
+    await runner.query(`grant update (password_hash) on users to ${SYSTEM_ROLE}`);
+  }
+
+  async down(runner: QueryRunner): Promise<void> {
+    await runner.query(`revoke update (password_hash) on users from ${SYSTEM_ROLE}`);
+  }
+}
+
 /** All tables of this package, in order. */
-export const accessMigrations: Migration[] = [Access1700000200000, ApiKeys1700000200001];
+export const accessMigrations: Migration[] = [Access1700000200000, ApiKeys1700000200001, PasswordChanges1700000210000];
 
 /** The entities of this package: a process that uses `Sessions` or `findUser` opens its databases with them. */
 export const accessEntities = [User, Session] as const;

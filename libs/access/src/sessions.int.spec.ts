@@ -1,3 +1,6 @@
+import { hash } from '@node-rs/argon2';
+import { hashSync } from 'bcryptjs';
+import { decodeProtectedHeader } from 'jose';
 import { DEFAULT_TENANT_ID, type TenantId, type UserId, uuidv7 } from '@atomo-cc/kernel';
 import {
   type AppDatabase,
@@ -5,15 +8,18 @@ import {
   openSystemDatabase,
   type SystemDatabase,
 } from '@atomo-cc/platform/postgres';
+import { eventStoreMigrations } from '@atomo-cc/event-store';
 import { aDatabase, type TestDatabase } from '@atomo-cc/testing';
-import { hashPassword } from './passwords.js';
+import { hashPassword, PASSWORD_HASHING } from './passwords.js';
 import { accessEntities, accessMigrations } from './schema.js';
-import { Sessions } from './sessions.js';
+import { openAccess } from './access.js';
+import { type Person } from './principal.js';
 import { ensureFirstAdmin, findUser, User } from './users.js';
 
 const ADMIN = { email: 'ada@example.com', password: 'a long passphrase' };
 const OTHER_TENANT = '00000000-0000-7000-8000-00000000000b' as TenantId;
 const DAY = 24 * 60 * 60 * 1000;
+const SECRET = 'a secret of this test';
 const UNAUTHENTICATED = { code: 'UNAUTHENTICATED' };
 
 let database: TestDatabase;
@@ -23,10 +29,31 @@ let now: number;
 const clock = { now: () => now };
 
 /** A process of its own: what one remembers, another does not know. */
-const aProcess = (secret = 'a secret of this test') => new Sessions(system, { secret, clock });
+function aProcess(secret = SECRET, acceptedSecrets: readonly string[] = []) {
+  const { sessions, logins, callers } = openAccess(system, { secret, acceptedSecrets, clock });
+  return {
+    login: logins.login.bind(logins),
+    changePassword: logins.changePassword.bind(logins),
+    authenticate: callers.authenticate.bind(callers),
+    refresh: sessions.refresh.bind(sessions),
+    logout: sessions.logout.bind(sessions),
+    logoutEverywhere: sessions.logoutEverywhere.bind(sessions),
+    list: sessions.list.bind(sessions),
+    revoke: sessions.revoke.bind(sessions),
+    verifyAccessToken: async (token: string, believedMs?: number) =>
+      (await sessions.verifyAccessToken(token, believedMs)) as Person,
+  };
+}
+
+/** What the log says happened to the only user, oldest first. */
+async function events() {
+  return database.asOwner<{ type: string; data: Record<string, unknown>; actor: string; address: string | null }>(
+    `select type, data, metadata ->> 'actor' as actor, metadata ->> 'address' as address from event_log order by position`,
+  );
+}
 
 beforeAll(async () => {
-  database = await aDatabase(accessMigrations);
+  database = await aDatabase([...accessMigrations, ...eventStoreMigrations]);
   const options = { url: database.url, service: 'test', entities: accessEntities };
   app = await openAppDatabase(options);
   system = await openSystemDatabase(options);
@@ -34,7 +61,7 @@ beforeAll(async () => {
 
 beforeEach(async () => {
   now = Date.now();
-  await database.asOwner('truncate users, sessions');
+  await database.asOwner('truncate users, sessions, event_log, event_streams, audit_log');
   await ensureFirstAdmin(system, ADMIN);
 });
 
@@ -217,6 +244,174 @@ describe('an access token', () => {
     ]) {
       await expect(aProcess().authenticate(header)).rejects.toMatchObject(UNAUTHENTICATED);
     }
+  });
+});
+
+describe('a secret that signs', () => {
+  test('is replaced without logging anybody out, and its tokens end with its name', async () => {
+    const before = await aProcess('the old secret').login(ADMIN);
+    const rotated = aProcess('the new secret', ['the old secret']);
+    const { userId } = await rotated.verifyAccessToken(before.accessToken);
+    const after = await rotated.refresh(before.refreshToken);
+    const [kidBefore, kidAfter] = [before, after].map(({ accessToken }) => decodeProtectedHeader(accessToken).kid);
+    expect(kidAfter).not.toBe(kidBefore);
+    // As a node that is deployed later, and one that has forgotten the old secret.
+    const waiting = aProcess('the old secret', ['the new secret']);
+    expect(await waiting.verifyAccessToken(after.accessToken)).toMatchObject({ userId });
+    const done = aProcess('the new secret');
+    expect(await done.verifyAccessToken(after.accessToken)).toMatchObject({ userId });
+    await expect(done.verifyAccessToken(before.accessToken)).rejects.toMatchObject(UNAUTHENTICATED);
+  });
+});
+
+describe('a password', () => {
+  test.each([
+    ['of bcrypt', () => hashSync(ADMIN.password, 4)],
+    ['with fewer passes', () => hash(ADMIN.password, { ...PASSWORD_HASHING, timeCost: 1 })],
+  ])('%s lets its owner in, and is hashed anew at that', async (_what, make) => {
+    await database.asOwner('update users set password_hash = $1', [await make()]);
+    await expect(aProcess().login({ ...ADMIN, password: 'wrong' })).rejects.toMatchObject(UNAUTHENTICATED);
+    await aProcess().login(ADMIN);
+    const [row] = await database.asOwner<{ password_hash: string }>('select password_hash from users');
+    expect(row!.password_hash).toMatch(/^\$argon2id\$v=19\$m=19456,t=2,p=1\$/);
+    await aProcess().login(ADMIN);
+    expect(await database.asOwner('select password_hash from users')).toEqual([row]);
+  });
+
+  test('that is changed ends the other sessions, and the old one lets nobody in', async () => {
+    const sessions = aProcess();
+    const [mine, theirs] = [await sessions.login(ADMIN), await sessions.login(ADMIN)];
+    const me = await sessions.verifyAccessToken(mine.accessToken);
+    await sessions.verifyAccessToken(theirs.accessToken);
+    const change = { currentPassword: ADMIN.password, newPassword: 'another passphrase' };
+    await sessions.changePassword(me, change, { address: '192.0.2.1' });
+    await expect(sessions.verifyAccessToken(theirs.accessToken)).rejects.toMatchObject(UNAUTHENTICATED);
+    await expect(sessions.refresh(theirs.refreshToken)).rejects.toMatchObject(UNAUTHENTICATED);
+    await sessions.verifyAccessToken(mine.accessToken);
+    await expect(sessions.login(ADMIN)).rejects.toMatchObject(UNAUTHENTICATED);
+    await sessions.login({ ...ADMIN, password: change.newPassword });
+    expect((await events()).slice(2, 4)).toEqual([
+      { type: 'access.passwordChanged', data: {}, actor: me.actor, address: '192.0.2.1' },
+      {
+        type: 'access.sessionsRevoked',
+        data: { sessions: [expect.any(String)], reason: 'passwordChanged' },
+        actor: me.actor,
+        address: '192.0.2.1',
+      },
+    ]);
+  });
+
+  test.each([
+    ['currentPassword', { currentPassword: 'wrong', newPassword: 'another passphrase' }],
+    ['newPassword', { currentPassword: ADMIN.password, newPassword: 'short' }],
+    ['newPassword', { currentPassword: ADMIN.password, newPassword: ADMIN.password }],
+  ])('is not changed with a wrong %s (%#)', async (field, change) => {
+    const sessions = aProcess();
+    const me = await sessions.verifyAccessToken((await sessions.login(ADMIN)).accessToken);
+    await expect(sessions.changePassword(me, change)).rejects.toMatchObject({
+      code: 'VALIDATION_ERROR',
+      details: { field },
+    });
+    await sessions.login(ADMIN);
+  });
+
+  test('that was changed while a login with the old one was under way lets that in no more', async () => {
+    const { sessions } = openAccess(system, { secret: SECRET, clock });
+    const [user] = await database.asOwner<{ id: UserId; tenant_id: TenantId }>('select id, tenant_id from users');
+    const checked = { id: user!.id, tenantId: user!.tenant_id, passwordHash: 'as it was' } as User;
+    expect(await sessions.open(checked)).toBeUndefined();
+    expect(await database.asOwner('select id from sessions')).toEqual([]);
+  });
+});
+
+describe('the sessions of a person', () => {
+  test('are listed to them, newest first, and each can be ended', async () => {
+    const sessions = aProcess();
+    const old = await sessions.login(ADMIN, { address: '192.0.2.1', userAgent: 'Firefox' });
+    now += 1_000;
+    const mine = await sessions.login(ADMIN);
+    const me = await sessions.verifyAccessToken(mine.accessToken);
+    const listed = await sessions.list(me);
+    expect(listed).toEqual([
+      expect.objectContaining({ id: me.sessionId, isCurrent: true, address: null }),
+      expect.objectContaining({ isCurrent: false, address: '192.0.2.1', userAgent: 'Firefox' }),
+    ]);
+    expect(JSON.stringify(listed)).not.toMatch(/hash/i);
+    const { id } = listed[1]!;
+    await sessions.verifyAccessToken(old.accessToken);
+    expect(await sessions.revoke(me, id)).toBe(true);
+    expect(await sessions.revoke(me, id)).toBe(false);
+    expect(await sessions.revoke(me, 'no id')).toBe(false);
+    await expect(sessions.verifyAccessToken(old.accessToken)).rejects.toMatchObject(UNAUTHENTICATED);
+    expect(await sessions.list(me)).toHaveLength(1);
+  });
+
+  test('are nobody else’s to see or end', async () => {
+    const sessions = aProcess();
+    await database.asOwner(
+      `insert into users (id, tenant_id, email, name, password_hash, role)
+       select $1, tenant_id, 'eve@example.com', 'Eve', password_hash, 'Admin' from users`,
+      [uuidv7()],
+    );
+    const mine = await sessions.verifyAccessToken((await sessions.login(ADMIN)).accessToken);
+    const eves = await sessions.login({ ...ADMIN, email: 'eve@example.com' });
+    const eve = await sessions.verifyAccessToken(eves.accessToken);
+    expect(await sessions.revoke(eve, mine.sessionId)).toBe(false);
+    expect((await sessions.list(eve)).map(({ id }) => id)).toEqual([eve.sessionId]);
+    expect(await sessions.logoutEverywhere(eve)).toBe(1);
+    expect(await sessions.list(mine)).toHaveLength(1);
+  });
+
+  test('all end at once when they log out everywhere', async () => {
+    const sessions = aProcess();
+    const grants = [await sessions.login(ADMIN), await sessions.login(ADMIN), await sessions.login(ADMIN)];
+    const [me] = await Promise.all(grants.map(({ accessToken }) => sessions.verifyAccessToken(accessToken)));
+    expect(await sessions.logoutEverywhere(me!)).toBe(3);
+    for (const { accessToken, refreshToken } of grants) {
+      await expect(sessions.verifyAccessToken(accessToken)).rejects.toMatchObject(UNAUTHENTICATED);
+      await expect(sessions.refresh(refreshToken)).rejects.toMatchObject(UNAUTHENTICATED);
+    }
+    expect(await sessions.logoutEverywhere(me!)).toBe(0);
+  });
+});
+
+describe('the log', () => {
+  test('tells of logins, logouts and a refresh token that came twice: who, from where, in which request', async () => {
+    const sessions = aProcess();
+    const from = { address: '192.0.2.7', requestId: uuidv7() };
+    const first = await sessions.login(ADMIN, from);
+    const me = await sessions.verifyAccessToken(first.accessToken);
+    await sessions.refresh(first.refreshToken);
+    await sessions.refresh(first.refreshToken, { address: '198.51.100.9' }).catch(() => undefined);
+    const second = await sessions.verifyAccessToken((await sessions.login(ADMIN)).accessToken);
+    await sessions.logout(second, from);
+    await sessions.logout(second, from);
+    expect(await events()).toEqual([
+      { type: 'access.loggedIn', data: { session: me.sessionId }, actor: `user:${me.userId}`, address: from.address },
+      { type: 'access.refreshReused', data: { session: me.sessionId }, actor: 'nobody', address: '198.51.100.9' },
+      { type: 'access.loggedIn', data: { session: second.sessionId }, actor: me.actor, address: null },
+      { type: 'access.loggedOut', data: { session: second.sessionId }, actor: me.actor, address: from.address },
+    ]);
+    const audited = await database.asOwner('select stream, action from audit_log order by position limit 1');
+    expect(audited).toEqual([{ stream: `user-${me.userId}`, action: 'access.loggedIn' }]);
+    const [{ correlation }] = (await database.asOwner(
+      `select metadata ->> 'correlationId' as correlation from event_log order by position limit 1`,
+    )) as [{ correlation: string }];
+    expect(correlation).toBe(from.requestId);
+  });
+
+  test('cannot be changed by who looks up credentials', async () => {
+    await aProcess().login(ADMIN);
+    for (const sql of ['update event_log set type = $$x$$', 'delete from event_log', 'delete from event_streams']) {
+      await expect(system.transaction((tx) => tx.query(sql))).rejects.toThrow(/permission denied/);
+    }
+  });
+
+  test('is told of after the commit', async () => {
+    const told: TenantId[] = [];
+    const { logins } = openAccess(system, { secret: SECRET, onAppended: (tenant) => void told.push(tenant) });
+    await logins.login(ADMIN);
+    expect(told).toEqual([DEFAULT_TENANT_ID]);
   });
 });
 

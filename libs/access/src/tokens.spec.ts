@@ -7,11 +7,13 @@ import {
   readAccessToken,
   readRefreshToken,
   tokenKey,
+  tokenKeys,
   writeRefreshToken,
 } from './tokens.js';
 
 const NOW = Date.UTC(2026, 0, 2, 3, 4, 5);
-const key = tokenKey('a secret of this test');
+const keys = tokenKeys('a secret of this test');
+const key = keys.signing;
 const claims = { userId: uuidv7() as UserId, tenantId: DEFAULT_TENANT_ID, sessionId: uuidv7() };
 
 const part = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url');
@@ -40,15 +42,15 @@ function signed(
 
 test('a token says what it was issued for, until its 15 minutes are over', async () => {
   const token = await issue();
-  expect(await readAccessToken(key, token, NOW)).toEqual(claims);
-  expect(await readAccessToken(key, token, NOW + ACCESS_TOKEN_SECONDS * 1000 - 1000)).toEqual(claims);
-  await expect(readAccessToken(key, token, NOW + ACCESS_TOKEN_SECONDS * 1000)).rejects.toMatchObject({
+  expect(await readAccessToken(keys, token, NOW)).toEqual(claims);
+  expect(await readAccessToken(keys, token, NOW + ACCESS_TOKEN_SECONDS * 1000 - 1000)).toEqual(claims);
+  await expect(readAccessToken(keys, token, NOW + ACCESS_TOKEN_SECONDS * 1000)).rejects.toMatchObject({
     code: 'UNAUTHENTICATED',
   });
 });
 
 test('the token that the refusals below are variations of is accepted', async () => {
-  expect(await readAccessToken(key, await signed(), NOW)).toEqual(claims);
+  expect(await readAccessToken(keys, await signed(), NOW)).toEqual(claims);
 });
 
 const other = tokenKey('another secret');
@@ -86,7 +88,7 @@ const refused: Record<string, () => Promise<string> | string> = {
 };
 
 test.each(Object.entries(refused))('a token %s is refused', async (_name, make) => {
-  await expect(readAccessToken(key, await make(), NOW)).rejects.toMatchObject({ code: 'UNAUTHENTICATED' });
+  await expect(readAccessToken(keys, await make(), NOW)).rejects.toMatchObject({ code: 'UNAUTHENTICATED' });
 });
 
 test('the same secret gives the same key everywhere, and its name gives nothing of it away', () => {

@@ -18,7 +18,7 @@ export interface AccessClaims {
   readonly sessionId: string;
 }
 
-/** A signing key and the name (`kid`) that tokens carry, by which a second key can be told apart when keys are rotated. */
+/** A signing key and the name (`kid`) that tokens carry, by which keys are told apart when they are rotated. */
 export interface TokenKey {
   readonly kid: string;
   readonly bytes: Uint8Array;
@@ -37,6 +37,21 @@ export function tokenKey(secret: string): TokenKey {
   };
 }
 
+/** The key that signs, and all those whose tokens are good. */
+export interface TokenKeys {
+  readonly signing: TokenKey;
+  readonly byKid: ReadonlyMap<string, TokenKey>;
+}
+
+/**
+ * @param secret signs from now on
+ * @param accepted further secrets whose tokens are good: those that signed before, and in a rolling deployment the next one
+ */
+export function tokenKeys(secret: string, accepted: readonly string[] = []): TokenKeys {
+  const all = [secret, ...accepted].map(tokenKey);
+  return { signing: all[0]!, byKid: new Map(all.map((key) => [key.kid, key])) };
+}
+
 /** Signs an access token for a session. `now` in milliseconds. */
 export function issueAccessToken(key: TokenKey, claims: AccessClaims, now: number): Promise<string> {
   const issuedAt = Math.floor(now / 1000);
@@ -51,15 +66,16 @@ export function issueAccessToken(key: TokenKey, claims: AccessClaims, now: numbe
 }
 
 /**
- * Reads an access token: our signature, algorithm, issuer, audience, type and time, and the three ids in it.
+ * Reads an access token: the signature of one of our keys, algorithm, issuer, audience, type and time, and the three ids in it.
  * @throws CodedError UNAUTHENTICATED, the same for every fault, so that a forger learns nothing
  */
-export async function readAccessToken(key: TokenKey, token: string, now: number): Promise<AccessClaims> {
+export async function readAccessToken(keys: TokenKeys, token: string, now: number): Promise<AccessClaims> {
   if (token.length > LONGEST_TOKEN) throw invalidAccessToken();
   const verified = await jwtVerify(
     token,
     (header) => {
-      if (header.kid !== key.kid) throw invalidAccessToken();
+      const key = keys.byKid.get(header.kid ?? '');
+      if (!key) throw invalidAccessToken();
       return key.bytes;
     },
     {

@@ -1,5 +1,5 @@
 import type { MigrationInterface, QueryRunner } from 'typeorm';
-import { APP_ROLE, runAll, tenantTable, type Migration } from '@atomo-cc/platform/postgres';
+import { APP_ROLE, runAll, SYSTEM_ROLE, tenantTable, type Migration } from '@atomo-cc/platform/postgres';
 import { ProjectionBuilds1700000405100, Projections1700000405000 } from './projections/schema.js';
 
 /**
@@ -199,6 +199,28 @@ class ProjectionProgress1700000409000 implements MigrationInterface {
   }
 }
 
+/**
+ * The look-up of credentials tells what it has done in the transaction in which it did it (a session that was opened, a
+ * refused password), before any tenant is set: so the system role may add to the log, as little able to change it as requests.
+ */
+class SystemAppends1700000410000 implements MigrationInterface {
+  name = 'SystemAppends1700000410000';
+
+  async up(runner: QueryRunner): Promise<void> {
+    await runAll(runner, [
+      `grant insert on event_log to ${SYSTEM_ROLE}`,
+      `grant insert, update on event_streams to ${SYSTEM_ROLE}`,
+    ]);
+  }
+
+  async down(runner: QueryRunner): Promise<void> {
+    await runAll(runner, [
+      `revoke insert, update on event_streams from ${SYSTEM_ROLE}`,
+      `revoke insert on event_log from ${SYSTEM_ROLE}`,
+    ]);
+  }
+}
+
 /** The migrations of the tables this lib owns. */
 export const eventStoreMigrations: readonly Migration[] = [
   EventLog1700000400000,
@@ -210,4 +232,5 @@ export const eventStoreMigrations: readonly Migration[] = [
   Projections1700000405000,
   ProjectionBuilds1700000405100,
   ProjectionProgress1700000409000,
+  SystemAppends1700000410000,
 ];

@@ -20,7 +20,7 @@ export interface PersonalFields {
 
 /** Who did it and in what connection; the same for all events of one command. */
 export interface EventMetadata {
-  /** `user:<id>`, `key:<id>`, or `system:<part>`. */
+  /** `user:<id>`, `token:<id>`, `key:<id>`, `system:<part>`, or `nobody` for somebody who could not say who they are. */
   readonly actor: string;
   /** One id for everything that a request set off. */
   readonly correlationId: string;
@@ -58,6 +58,43 @@ export type ModelEventKind = keyof typeof MODEL_EVENT_VERSIONS;
  */
 export function modelEvent(model: string, kind: ModelEventKind, data: NewEvent['data']): NewEvent {
   return { type: `${model}.${kind}`, schemaVersion: MODEL_EVENT_VERSIONS[kind], data };
+}
+
+/**
+ * What happens to those who may come in, with the version of its shape. Names of models begin with a capital letter, so no model
+ * can have an event of these types, nor a record in their streams.
+ */
+export const ACCESS_EVENT_VERSIONS = {
+  /** A session was opened: `{session}`. */
+  loggedIn: 1,
+  /** Logins that were refused: `{reason, count, addresses}`; `addresses` is how many they came from. */
+  loginRefused: 1,
+  /** Somebody ended their own session: `{session}`. */
+  loggedOut: 1,
+  /** A refresh token came a second time, and its session was ended: `{session}`. */
+  refreshReused: 1,
+  /** Sessions were ended: `{sessions, reason}`. */
+  sessionsRevoked: 1,
+  /** A person has chosen another password: `{}`. */
+  passwordChanged: 1,
+  /** A token for a machine was made: `{name, role, scopes, expiresAt}`. */
+  tokenCreated: 1,
+  /** A token was revoked: `{reason}`. */
+  tokenRevoked: 1,
+  /** Requests that were forbidden: `{operation, count, addresses}`. */
+  denied: 1,
+} as const;
+/** A kind of event about those who may come in. */
+export type AccessEventKind = keyof typeof ACCESS_EVENT_VERSIONS;
+
+/** An event about those who may come in. Its data name nobody: who is meant stands in the stream's name. */
+export function accessEvent(kind: AccessEventKind, data: NewEvent['data']): NewEvent {
+  return { type: `access.${kind}`, schemaVersion: ACCESS_EVENT_VERSIONS[kind], data };
+}
+
+/** The stream of what happens to a user, a token for a machine, or a tenant. */
+export function accessStream(of: 'user' | 'token' | 'tenant', id: string): string {
+  return `${of}-${id}`;
 }
 
 /** The stream of one record. */

@@ -1,5 +1,11 @@
 import { CodedError } from '@atomo-cc/kernel';
-import { MODEL_EVENT_VERSIONS, type ModelEventKind, type NewEvent } from './events.js';
+import {
+  ACCESS_EVENT_VERSIONS,
+  type AccessEventKind,
+  MODEL_EVENT_VERSIONS,
+  type ModelEventKind,
+  type NewEvent,
+} from './events.js';
 
 /** Why an event cannot be read. */
 export const EVENT_ERRORS = {
@@ -85,12 +91,32 @@ const MODEL_UPCASTERS: Readonly<Record<ModelEventKind, EventShape['upcasters']>>
   restored: {},
 };
 
+/** As MODEL_UPCASTERS, of the events about those who may come in. */
+const ACCESS_UPCASTERS: Readonly<Record<AccessEventKind, EventShape['upcasters']>> = {
+  loggedIn: {},
+  loginRefused: {},
+  loggedOut: {},
+  refreshReused: {},
+  sessionsRevoked: {},
+  passwordChanged: {},
+  tokenCreated: {},
+  tokenRevoked: {},
+  denied: {},
+};
+
+function shapesOf<Kind extends string>(
+  prefix: string,
+  versions: Readonly<Record<Kind, number>>,
+  upcasters: Readonly<Record<Kind, EventShape['upcasters']>>,
+): Record<string, EventShape> {
+  const kinds = Object.keys(versions) as Kind[];
+  return Object.fromEntries(
+    kinds.map((kind) => [`${prefix}.${kind}`, { version: versions[kind], upcasters: upcasters[kind] }]),
+  );
+}
+
 /** The events that Atomo writes. */
-export const ATOMO_EVENTS = new EventCatalogue(
-  Object.fromEntries(
-    (Object.keys(MODEL_EVENT_VERSIONS) as ModelEventKind[]).map((kind) => [
-      `*.${kind}`,
-      { version: MODEL_EVENT_VERSIONS[kind], upcasters: MODEL_UPCASTERS[kind] },
-    ]),
-  ),
-);
+export const ATOMO_EVENTS = new EventCatalogue({
+  ...shapesOf('*', MODEL_EVENT_VERSIONS, MODEL_UPCASTERS),
+  ...shapesOf('access', ACCESS_EVENT_VERSIONS, ACCESS_UPCASTERS),
+});

@@ -1,13 +1,21 @@
 import { Body, Controller, Get, Header, HttpCode, Inject, Post, Req } from '@nestjs/common';
 import { IsString, Matches, MaxLength, MinLength } from 'class-validator';
 import type { FastifyRequest } from 'fastify';
-import { EMAIL_PATTERN, findUser, type Grant, LONGEST_EMAIL, Sessions } from '@atomo-cc/access';
+import {
+  EMAIL_PATTERN,
+  findUser,
+  type Grant,
+  Logins,
+  LONGEST_EMAIL,
+  LONGEST_PASSWORD,
+  type Origin,
+  requirePerson,
+  Sessions,
+} from '@atomo-cc/access';
 import { AppDatabase } from '@atomo-cc/platform/postgres';
 import { apiError } from '@atomo-cc/kernel';
 import { principalOf, Public } from './bearer.guard.js';
 
-/** Longer than any passphrase, and far below what would make hashing it work. */
-const LONGEST_PASSWORD = 1_024;
 /** Ours have 76 characters. */
 const LONGEST_REFRESH_TOKEN = 512;
 
@@ -31,10 +39,22 @@ export class RefreshBody {
   refreshToken!: string;
 }
 
-/** Login, refresh, logout, and who one is. */
+/** The body of POST /auth/password. */
+export class PasswordBody {
+  @IsString({ message: 'currentPassword is missing, or is not text' })
+  @MaxLength(LONGEST_PASSWORD, { message: `currentPassword is longer than ${LONGEST_PASSWORD} characters` })
+  currentPassword!: string;
+
+  @IsString({ message: 'newPassword is missing, or is not text' })
+  @MaxLength(LONGEST_PASSWORD, { message: `newPassword is longer than ${LONGEST_PASSWORD} characters` })
+  newPassword!: string;
+}
+
+/** Login, refresh, logout, another password, and who one is. One's sessions are listed and ended by GraphQL. */
 @Controller('auth')
 export class AuthController {
   constructor(
+    @Inject(Logins) private readonly logins: Logins,
     @Inject(Sessions) private readonly sessions: Sessions,
     @Inject(AppDatabase) private readonly database: AppDatabase,
   ) {}
@@ -44,29 +64,45 @@ export class AuthController {
   @HttpCode(200)
   @Header('cache-control', 'no-store')
   login(@Body() body: LoginBody, @Req() request: FastifyRequest): Promise<Grant> {
-    const userAgent = request.headers['user-agent'];
-    return this.sessions.login(body, { address: request.ip, ...(userAgent === undefined ? {} : { userAgent }) });
+    return this.logins.login(body, originOf(request));
   }
 
   @Public()
   @Post('refresh')
   @HttpCode(200)
   @Header('cache-control', 'no-store')
-  refresh(@Body() body: RefreshBody): Promise<Grant> {
-    return this.sessions.refresh(body.refreshToken);
+  refresh(@Body() body: RefreshBody, @Req() request: FastifyRequest): Promise<Grant> {
+    return this.sessions.refresh(body.refreshToken, originOf(request));
   }
 
   @Post('logout')
   @HttpCode(204)
   async logout(@Req() request: FastifyRequest): Promise<void> {
-    await this.sessions.logout(principalOf(request));
+    await this.sessions.logout(requirePerson(principalOf(request)), originOf(request));
+  }
+
+  @Post('logout-everywhere')
+  @HttpCode(204)
+  async logoutEverywhere(@Req() request: FastifyRequest): Promise<void> {
+    await this.sessions.logoutEverywhere(requirePerson(principalOf(request)), originOf(request));
+  }
+
+  @Post('password')
+  @HttpCode(204)
+  async changePassword(@Body() body: PasswordBody, @Req() request: FastifyRequest): Promise<void> {
+    await this.logins.changePassword(requirePerson(principalOf(request)), body, originOf(request));
   }
 
   @Get('me')
   async me(@Req() request: FastifyRequest): Promise<Grant['user']> {
-    const { tenantId, userId } = principalOf(request);
+    const { tenantId, userId } = requirePerson(principalOf(request));
     const user = await this.database.transaction(tenantId, (tx) => findUser(tx, userId));
     if (!user) throw apiError('NOT_FOUND', 'This user is no more.');
     return { id: user.id, email: user.email, name: user.name, role: user.role };
   }
+}
+
+function originOf(request: FastifyRequest): Origin {
+  const userAgent = request.headers['user-agent'];
+  return { address: request.ip, requestId: request.id, ...(userAgent !== undefined && { userAgent }) };
 }

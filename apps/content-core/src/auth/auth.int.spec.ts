@@ -2,7 +2,8 @@ import { Body as FromBody, Controller, Get, Post, Req } from '@nestjs/common';
 import { Type } from 'class-transformer';
 import { IsInt, ValidateNested } from 'class-validator';
 import type { FastifyRequest } from 'fastify';
-import { accessEntities, accessMigrations, Sessions } from '@atomo-cc/access';
+import { accessEntities, accessMigrations, openAccess } from '@atomo-cc/access';
+import { eventStoreMigrations } from '@atomo-cc/event-store';
 import { type RunningService, startService } from '@atomo-cc/platform/lifecycle';
 import { AppDatabase, openAppDatabase, openSystemDatabase, SystemDatabase } from '@atomo-cc/platform/postgres';
 import { aDatabase, type TestDatabase } from '@atomo-cc/testing';
@@ -54,7 +55,7 @@ let app: AppDatabase;
 let system: SystemDatabase;
 
 beforeAll(async () => {
-  database = await aDatabase(accessMigrations);
+  database = await aDatabase([...accessMigrations, ...eventStoreMigrations]);
   const options = { url: database.url, service: 'test', entities: accessEntities };
   app = await openAppDatabase(options);
   system = await openSystemDatabase(options);
@@ -64,7 +65,7 @@ beforeAll(async () => {
   ];
   const module = {
     module: class Root {},
-    imports: [AuthModule.with({ secret: 'a secret of this test', admin: ADMIN })],
+    imports: [AuthModule.with({ access: openAccess(system, { secret: 'a secret of this test' }), admin: ADMIN })],
     controllers: [Probe],
   };
   service = await startService({
@@ -187,10 +188,27 @@ test('the tokens of a session are exchanged, and after logout none of them works
   expect(late).toMatchObject({ status: 401, body: { error: { code: 'UNAUTHENTICATED' } } });
 });
 
-test('Sessions, which GraphQL asks, knows the same tokens', async () => {
-  const { body } = await login();
-  const sessions = service.app.get(Sessions);
-  expect(await sessions.authenticate(`Bearer ${body.accessToken}`)).toMatchObject({ userId: body.user.id });
+test('after a logout everywhere no session is left', async () => {
+  const [one, two] = [(await login()).body, (await login()).body];
+  expect(await call('POST', '/auth/logout-everywhere', { token: one.accessToken })).toMatchObject({ status: 204 });
+  for (const { accessToken } of [one, two]) {
+    expect(await call('GET', '/auth/me', { token: accessToken })).toMatchObject({ status: 401 });
+  }
+});
+
+test('a password is changed by who knows it, and the session that did it stays', async () => {
+  const [mine, theirs] = [(await login()).body, (await login()).body];
+  const change = (currentPassword: string, newPassword: string) =>
+    call('POST', '/auth/password', { token: mine.accessToken, body: { currentPassword, newPassword } });
+  expect(await change('wrong', 'another passphrase')).toMatchObject({
+    status: 400,
+    body: { error: { details: { field: 'currentPassword' } } },
+  });
+  expect(await change(ADMIN.password, 'x'.repeat(2_000))).toMatchObject({ status: 400 });
+  expect(await change(ADMIN.password, 'another passphrase')).toMatchObject({ status: 204 });
+  expect(await call('GET', '/auth/me', { token: theirs.accessToken })).toMatchObject({ status: 401 });
+  expect(await call('GET', '/auth/me', { token: mine.accessToken })).toMatchObject({ status: 200 });
+  expect(await change('another passphrase', ADMIN.password)).toMatchObject({ status: 204 });
 });
 
 test('what fails inside tells nothing outside, and what is not there has the usual form', async () => {

@@ -2,7 +2,7 @@ import { type CanActivate, type ExecutionContext, Inject, Injectable, SetMetadat
 import { Reflector } from '@nestjs/core';
 import type { FastifyRequest } from 'fastify';
 import { apiError } from '@atomo-cc/kernel';
-import { type Principal, Sessions } from '@atomo-cc/access';
+import { Callers, type Principal, requireScope } from '@atomo-cc/access';
 
 const PUBLIC = Symbol('public');
 /** Beside the requests, not on them: nothing that came over the wire can ever be taken for a principal. */
@@ -25,14 +25,16 @@ export function principalOf(request: FastifyRequest): Principal {
 @Injectable()
 export class BearerGuard implements CanActivate {
   constructor(
-    @Inject(Sessions) private readonly sessions: Sessions,
+    @Inject(Callers) private readonly callers: Callers,
     @Inject(Reflector) private readonly reflector: Reflector,
   ) {}
 
   async canActivate(context: ExecutionContext): Promise<boolean> {
     if (this.reflector.getAllAndOverride<boolean>(PUBLIC, [context.getHandler(), context.getClass()])) return true;
     const request = context.switchToHttp().getRequest<FastifyRequest>();
-    principals.set(request, await this.sessions.authenticate(request.headers.authorization));
+    const principal = await this.callers.authenticate(request.headers.authorization);
+    requireScope(principal, request.method === 'GET' || request.method === 'HEAD' ? 'read' : 'write');
+    principals.set(request, principal);
     return true;
   }
 }

@@ -1,3 +1,4 @@
 export { AuthModule } from './auth.module.js';
 export type { AuthSettings } from './auth.module.js';
 export { principalOf, Public } from './bearer.guard.js';
+export { sessionsApi } from './sessions-api.js';

@@ -1,7 +1,8 @@
 import { connect } from 'node:net';
 import { gzipSync } from 'node:zlib';
 import multipart from '@fastify/multipart';
-import { accessEntities, accessMigrations } from '@atomo-cc/access';
+import { accessEntities, accessMigrations, openAccess } from '@atomo-cc/access';
+import { eventStoreMigrations } from '@atomo-cc/event-store';
 import { DEFAULT_TENANT_ID, uuidv7, type TenantId } from '@atomo-cc/kernel';
 import { blobMigrations, BlobStore } from '@atomo-cc/platform/blobs';
 import { startService, type RunningService } from '@atomo-cc/platform/lifecycle';
@@ -21,7 +22,13 @@ import { syncJobsApi } from './sync-jobs-api.js';
 const [OURS, THEIRS] = SHOP_TENANTS;
 const MBOX = Buffer.from('From ada@example.com Mon Mar  3 08:15:00 2003\nFrom: ada@example.com\n\nHello\n');
 const ADMIN = { email: 'ada@example.com', password: 'a long passphrase' };
-const migrations = [Outbox1700000002000, ...blobMigrations, ...accessMigrations, ...syncJobMigrations];
+const migrations = [
+  Outbox1700000002000,
+  ...blobMigrations,
+  ...accessMigrations,
+  ...eventStoreMigrations,
+  ...syncJobMigrations,
+];
 
 let database: TestDatabase;
 let command: Redis;
@@ -45,7 +52,11 @@ beforeAll(async () => {
   system = await openSystemDatabase({ url: database.url, service: 'test', entities: accessEntities });
   service = await startService({
     name: 'test',
-    module: AppModule.with({ auth: { secret: 'a secret of this test', admin: ADMIN }, schema: SHOP, imports }),
+    module: AppModule.with({
+      auth: { access: openAccess(system, { secret: 'a secret of this test' }), admin: ADMIN },
+      schema: SHOP,
+      imports,
+    }),
     provide: [
       { provide: AppDatabase, useValue: database.app },
       { provide: SystemDatabase, useValue: system },

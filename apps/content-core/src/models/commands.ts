@@ -1,4 +1,5 @@
 import { apiError, CodedError, isCodedError, uuidv7, type TenantId } from '@atomo-cc/kernel';
+import type { Principal } from '@atomo-cc/access';
 import { modelStream, type EventMetadata, type NewEvent } from '@atomo-cc/events';
 import {
   APPEND_ERRORS,
@@ -390,14 +391,19 @@ const KEY_USED_OTHERWISE = apiError(
 /** What makes a command the same command when it is repeated: a new record's id is not part of it. */
 function saidBy({ kind, model, id, input, expectedVersion, restoredVersion, context }: RecordCommand): unknown {
   const said = kind === 'restore' ? restoredVersion : input;
-  return [kind, model.name, kind === 'create' ? null : id, said, expectedVersion, context.principal.userId];
+  return [kind, model.name, kind === 'create' ? null : id, said, expectedVersion, callerOf(context.principal)];
+}
+
+/** A person by the bare id, as it stands in the fingerprints of commands that were answered before there were tokens. */
+function callerOf({ userId, actor }: Principal): string {
+  return userId ?? actor;
 }
 
 /** @param traceparent of the span that appends, so that what follows from the events is its child */
 function metadataOf({ context, restoredVersion }: RecordCommand, traceparent: string | undefined): EventMetadata {
   const { principal, requestId, address } = context;
   return {
-    actor: `user:${principal.userId}`,
+    actor: principal.actor,
     correlationId: requestId,
     causationId: requestId,
     ...(address !== undefined && { address }),

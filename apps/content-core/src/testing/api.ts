@@ -1,7 +1,7 @@
 import Fastify, { type FastifyInstance } from 'fastify';
 import { apiError, tenantId, uuidv7, type TenantId, type UserId } from '@atomo-cc/kernel';
 import { belongsTo, boolean, date, defineSchema, email, enumeration, number, text } from '@atomo-cc/schema';
-import type { Principal } from '@atomo-cc/access';
+import { type Principal, SCOPES } from '@atomo-cc/access';
 import { createLogger, type Logger } from '@atomo-cc/platform/logging';
 import { traceRequests } from '@atomo-cc/platform/telemetry';
 import { buildApiSchema, serveApi, type ApiPart } from '../api/index.js';
@@ -33,7 +33,8 @@ export const SHOP_TENANTS: readonly [TenantId, TenantId] = [
 
 /** The administrator of a tenant: always the same one. */
 export function aPrincipal(tenant: TenantId): Principal {
-  return { userId: tenant as string as UserId, tenantId: tenant, sessionId: uuidv7(), role: 'Admin' } as Principal;
+  const userId = tenant as string as UserId;
+  return { userId, tenantId: tenant, sessionId: uuidv7(), role: 'Admin', actor: `user:${userId}`, scopes: SCOPES };
 }
 
 /** An answer's data, whose shape is whatever the query asked for. */
@@ -81,7 +82,7 @@ export async function anApi(parts: readonly ApiPart[]): Promise<TestApi> {
       if (token === 'broken' || unanswered.has(token ?? '')) throw new Error('select secret from safe');
       if (revoked.has(token ?? '') || !SHOP_TENANTS.includes(token as TenantId))
         throw apiError('UNAUTHENTICATED', 'This needs a valid access token.');
-      return { ...aPrincipal(token as TenantId), role: callers.role } as Principal;
+      return { ...aPrincipal(token as TenantId), role: callers.role };
     },
   });
   const url = `${await fastify.listen({ port: 0, host: '127.0.0.1' })}/graphql`;
