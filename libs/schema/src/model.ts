@@ -295,6 +295,23 @@ export function linkTableOf(model: ModelDefinition, relation: RelationDefinition
   return `link_${snakeCase(model.name)}_${snakeCase(relation.name)}`;
 }
 
+/** A manyToMany relation that owns its links, which are written with the record that declares it. */
+export interface LinkRelation extends RelationDefinition {
+  readonly input: string;
+}
+
+/** The relations of a model whose links are written with its records. */
+export function linksOf(model: ModelDefinition): readonly LinkRelation[] {
+  return model.relations.filter(
+    (relation): relation is LinkRelation => relation.kind === 'manyToMany' && relation.input !== null,
+  );
+}
+
+/** The column in which a record's history keeps the ids that it was linked to: `tag_ids`. */
+export function linkColumnOf({ input }: LinkRelation): string {
+  return snakeCase(input);
+}
+
 /** `companyName` → `company_name`. */
 export function snakeCase(name: string): string {
   return name.replaceAll(/[A-Z]/g, (letter, at: number) => `${at > 0 ? '_' : ''}${letter.toLowerCase()}`);

@@ -47,7 +47,8 @@ const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/;
  * @param mode `create` demands the required fields, fills in defaults and slugs, and decides the model's checks; `update` takes any
  *   subset and refuses to empty a required field. Its checks are decided by `checkRecord`, once the record as a whole is known
  * @returns the values as they are stored, or all faults at once. E-mail addresses are trimmed and in lower case, slugs in lower case
- *   and NFC, URLs trimmed, decimals at their scale, moments in UTC, blocks without empty fields; all else is kept as it came
+ *   and NFC, URLs trimmed, decimals at their scale, moments in UTC, blocks without empty fields, lists of ids sorted; all else is
+ *   kept as it came
  */
 export function validateInput(
   model: ModelDefinition,
@@ -402,7 +403,8 @@ function checkLinks(checking: Checking, path: string, target: string, given: unk
     if (typeof id !== 'string' || !UUID.test(id)) faults.add(`${path}.${at}`, `${path}.${at} is no id of a ${target}.`);
     else if (given.indexOf(id) < at) faults.add(`${path}.${at}`, `${path}.${at} stands there twice.`);
   }
-  return faults.all.length > before ? undefined : (given as string[]);
+  // A set, so that the same ids in another order are the same.
+  return faults.all.length > before ? undefined : (given as string[]).toSorted();
 }
 
 function checkBlocksField(

@@ -13,7 +13,7 @@ import { setTimeout as pause } from 'node:timers/promises';
 import { apiError, type TenantId } from '@atomo-cc/kernel';
 import { MODEL_EVENT_VERSIONS, type RecordedEvent } from '@atomo-cc/events';
 import { fieldNames, subscribe, type AppendHints, type Fence } from '@atomo-cc/event-store';
-import type { ModelDefinition, SchemaDefinition } from '@atomo-cc/schema';
+import { inputName, linksOf, type ModelDefinition, type SchemaDefinition } from '@atomo-cc/schema';
 import type { AppDatabase } from '@atomo-cc/platform/postgres';
 import { selectionAt, selectionOf, type ApiContext, type Selection } from '../api/index.js';
 import { compileChanged, type Where } from './query-compiler.js';
@@ -167,7 +167,7 @@ class ChangeFeed implements AsyncIterableIterator<Change> {
     options: ChangesOptions,
   ) {
     const { fence, hints } = options;
-    this.filterFields = fieldsOf(query.where);
+    this.filterFields = fieldsOf(query.model, query.where);
     this.stalledMs = options.stalledMs ?? STALLED_MS;
     this.told = String(after);
     const types = Object.keys(modelEventTypes(query.model));
@@ -257,14 +257,18 @@ class ChangeFeed implements AsyncIterableIterator<Change> {
   }
 }
 
-/** The fields that a condition looks at, however deep. */
-function fieldsOf(where: Where | null): Set<string> {
+/** The fields that a condition looks at, however deep, by the names under which they are written. */
+function fieldsOf(model: ModelDefinition, where: Where | null): Set<string> {
+  const written = new Map([
+    ...model.fields.map((field) => [field.name, inputName(field)] as const),
+    ...linksOf(model).map((relation) => [relation.name, relation.input] as const),
+  ]);
   const fields = new Set<string>();
   const look = (condition: Where | null | undefined): void => {
     for (const [name, value] of Object.entries(condition ?? {})) {
       if (name === 'and' || name === 'or') for (const part of (value as Where[] | null) ?? []) look(part);
       else if (name === 'not') look(value as Where | null);
-      else fields.add(name);
+      else fields.add(written.get(name) ?? name);
     }
   };
   look(where);

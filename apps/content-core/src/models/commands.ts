@@ -25,10 +25,13 @@ import {
   checkRecord,
   columnOf,
   inputName,
+  linksOf,
+  linkTableOf,
   modelNamed,
   validateInput,
   type FieldValue,
   type InputFault,
+  type LinkRelation,
   type ModelDefinition,
   type RecordValues,
   type SchemaDefinition,
@@ -38,6 +41,7 @@ import { currentTraceparent, withoutSpan, withSpan } from '@atomo-cc/platform/te
 import type { ApiContext } from '../api/index.js';
 import { CommandSpans } from './command-spans.js';
 import { ARRAY_TYPES, COLUMN_TYPES, columnArray } from './model-columns.js';
+import { LINK_COLUMNS } from './query-compiler.js';
 import { recordToKeep } from './record-states.js';
 import { decideCreate, decideUpdate, evolve, type RecordState } from './record.js';
 import { violationOf } from './violations.js';
@@ -219,6 +223,8 @@ interface Working {
   readonly id: string;
   state: RecordState | null;
   isChanged: boolean;
+  /** The relations whose links the batch changes, by the names under which they are written. */
+  changedLinks: Set<string>;
   /** Before the batch; 0 for a record that the batch creates. */
   readonly versionBefore: number;
   /** Both null for a record that the batch creates; otherwise as they were before it. */
@@ -317,6 +323,9 @@ async function runBatch(
       });
       working.state = events.reduce<RecordState | null>(evolve, before);
       working.isChanged = true;
+      for (const { input } of linksOf(working.model)) {
+        if (events.some(({ data }) => Object.hasOwn(data, input))) working.changedLinks.add(input);
+      }
     }
     const state = working.state!;
     if (key !== null) {
@@ -412,11 +421,14 @@ function metadataOf({ context, restoredVersion }: RecordCommand, traceparent: st
   };
 }
 
+/** Of a record that the batch has not changed, and of which the database has nothing. */
+const UNTOUCHED = { isChanged: false, createdAt: null, updatedAt: null } as const;
+
 function workingOn(records: Map<string, Working>, { model, id }: RecordCommand): Working {
   const name = modelStream(model.name, id);
   let working = records.get(name);
   if (!working) {
-    working = { model, id, state: null, isChanged: false, versionBefore: 0, createdAt: null, updatedAt: null };
+    working = { ...UNTOUCHED, changedLinks: new Set(), model, id, state: null, versionBefore: 0 };
     records.set(name, working);
   }
   return working;
@@ -438,7 +450,10 @@ function refusal(
   const all = [
     ...faults,
     ...broken,
-    ...missing.map(({ path, target }) => ({ path, message: `${path}: there is no ${target.name} with this id.` })),
+    ...missing.map(({ path, target, said }) => ({
+      path,
+      message: `${path}: there is no ${target.name} with ${said}.`,
+    })),
   ];
   if (all.length > 0) return apiError('VALIDATION_ERROR', all.map((fault) => fault.message).join(' '), { faults: all });
   if (kind === 'create') return null;
@@ -449,12 +464,30 @@ function refusal(
   });
 }
 
-function referencesOf(schema: SchemaDefinition, model: ModelDefinition, values: RecordValues) {
-  return model.fields.flatMap((field) => {
-    const id = values[inputName(field)];
-    if (field.type !== 'relation' || id === undefined || id === null) return [];
-    return [{ path: inputName(field), target: modelNamed(schema, field.target!), id: id as string }];
-  });
+/** A record that another one is to refer to. */
+interface Reference {
+  readonly path: string;
+  readonly target: ModelDefinition;
+  readonly id: string;
+  /** What a fault calls the id. */
+  readonly said: string;
+}
+
+function referencesOf(schema: SchemaDefinition, model: ModelDefinition, values: RecordValues): Reference[] {
+  const references: Reference[] = [];
+  for (const field of model.fields) {
+    if (field.type !== 'relation') continue;
+    const id = (values[inputName(field)] ?? null) as string | null;
+    if (id === null) continue;
+    references.push({ path: inputName(field), target: modelNamed(schema, field.target!), id, said: 'this id' });
+  }
+  for (const { input: path, target: name } of linksOf(model)) {
+    const target = modelNamed(schema, name);
+    for (const id of (values[path] ?? []) as readonly string[]) {
+      references.push({ path, target, id, said: `the id ${id}` });
+    }
+  }
+  return references;
 }
 
 /** Reads the records that are to be changed, under a lock that holds until the commit. */
@@ -467,10 +500,18 @@ async function lockRecords(
     schema.models.map(async (model) => {
       const ids = commands.filter((command) => command.kind !== 'create' && command.model === model);
       if (ids.length === 0) return [];
-      const rows = await tx.prepared<{ row: LockedRow }>(statementsOf(model).lockRecords, [
-        textArray(ids.map(({ id }) => id)),
+      const wanted = [textArray(ids.map(({ id }) => id))];
+      const { lockRecords: lock, links } = statementsOf(model);
+      const [rows, ...linked] = await Promise.all([
+        tx.prepared<{ row: LockedRow }>(lock, wanted),
+        // Behind the lock, in a statement of their own: that of the lock sees what was there before it waited.
+        ...links.map(({ read }) => tx.prepared<{ owner: string; targets: string[] }>(read, wanted)),
       ]);
-      return rows.map(({ row }) => workingFrom(model, row));
+      const targetsOf = linked.map((lists) => new Map(lists.map(({ owner, targets }) => [owner, targets])));
+      return rows.map(({ row }) => {
+        const own = links.map(({ input }, n) => [input, targetsOf[n]!.get(row.id)?.toSorted() ?? []] as const);
+        return workingFrom(model, row, Object.fromEntries(own));
+      });
     }),
   );
   return new Map(found.flat().map((working) => [modelStream(working.model.name, working.id), working]));
@@ -478,13 +519,14 @@ async function lockRecords(
 
 type LockedRow = Record<string, FieldValue> & { id: string; version: number; created_at: string; updated_at: string };
 
-function workingFrom(model: ModelDefinition, row: LockedRow): Working {
+function workingFrom(model: ModelDefinition, row: LockedRow, links: RecordValues): Working {
   const values = Object.fromEntries(model.fields.map((field) => [inputName(field), row[columnOf(field)] ?? null]));
   return {
     model,
     id: row.id,
-    state: { version: row.version, values },
+    state: { version: row.version, values: { ...values, ...links } },
     isChanged: false,
+    changedLinks: new Set(),
     versionBefore: row.version,
     createdAt: new Date(row.created_at).toISOString(),
     updatedAt: new Date(row.updated_at).toISOString(),
@@ -516,6 +558,7 @@ function sendRows(tx: Tx, tenant: TenantId, records: ReadonlyMap<string, Working
     else changed.set(working.model, [working]);
   }
   for (const [model, rows] of changed) {
+    sendLinks(tx, tenant, model, rows);
     tx.send(statementsOf(model).writeRows, [
       tenant,
       now,
@@ -532,10 +575,31 @@ function sendRows(tx: Tx, tenant: TenantId, records: ReadonlyMap<string, Working
   }
 }
 
+/** The links of records as they are after the batch, where it changes them. */
+function sendLinks(tx: Tx, tenant: TenantId, model: ModelDefinition, rows: readonly Working[]): void {
+  for (const { input, remove, add } of statementsOf(model).links) {
+    const changed = rows.filter(({ changedLinks }) => changedLinks.has(input));
+    if (changed.length === 0) continue;
+    const targets = changed.map(({ state }) => `{${(state!.values[input] as readonly string[]).join(',')}}`);
+    const lists = [tenant, textArray(changed.map(({ id }) => id)), textArray(targets)];
+    if (changed.some(({ versionBefore }) => versionBefore > 0)) tx.send(remove, lists);
+    tx.send(add, lists);
+  }
+}
+
+/** How the links of one relation are read and written. */
+interface LinkStatements {
+  readonly input: string;
+  readonly read: string;
+  readonly remove: string;
+  readonly add: string;
+}
+
 interface ModelStatements {
   readonly lockRecords: string;
   readonly lockReferences: string;
   readonly writeRows: string;
+  readonly links: readonly LinkStatements[];
 }
 
 /** The texts of each model, made once: the same text is the same prepared statement. */
@@ -569,5 +633,21 @@ function makeStatements(model: ModelDefinition): ModelStatements {
       on conflict (tenant_id, id) do update set version = excluded.version, updated_at = excluded.updated_at
         ${columns.map((column) => `, ${column} = excluded.${column}`).join('')}
       where t.version < excluded.version`,
+    links: linksOf(model).map((relation) => linkStatements(linkTableOf(model, relation), relation)),
+  };
+}
+
+function linkStatements(table: string, { input }: LinkRelation): LinkStatements {
+  const { owner, target } = LINK_COLUMNS;
+  const lists = 'unnest($2::text[], $3::text[]) as w (owner, targets)';
+  return {
+    input,
+    read: `select ${owner} as owner, array_agg(${target}::text) as targets from ${table}
+      where ${owner} = any($1::text[]::uuid[]) group by ${owner}`,
+    remove: `delete from ${table} l using ${lists}
+      where l.tenant_id = $1 and l.${owner} = w.owner::uuid and l.${target} <> all (w.targets::uuid[])`,
+    add: `insert into ${table} (tenant_id, ${owner}, ${target})
+      select $1, w.owner::uuid, t.id from ${lists} cross join unnest(w.targets::uuid[]) as t (id)
+      order by 2, 3 on conflict do nothing`,
   };
 }

@@ -7,6 +7,7 @@ import { createHistoryTable } from './model-tables.js';
 import {
   arrayPlaces,
   columnArrays,
+  historyColumns,
   kindOf,
   maskedColumns,
   maskOf,
@@ -15,6 +16,7 @@ import {
   personalFields,
   recordIdOf,
   type RecordFacts,
+  type StoredColumn,
 } from './record-states.js';
 import { historyTable } from './schema-diff.js';
 
@@ -118,7 +120,7 @@ class HistoryWriter {
   private tips = new Map<string, Tip>();
   private rows: HistoryRow[] = [];
   private chars = 0;
-  private readonly names: readonly string[];
+  private readonly columns: readonly StoredColumn[];
 
   constructor(
     private readonly tx: Tx,
@@ -126,7 +128,7 @@ class HistoryWriter {
     private readonly table: string,
     private readonly codec: EventOpener | undefined,
   ) {
-    this.names = model.fields.map(inputName);
+    this.columns = historyColumns(model);
   }
 
   async apply(events: readonly RecordedEvent[]): Promise<void> {
@@ -207,15 +209,15 @@ class HistoryWriter {
     await this.tx.execute(
       `with n as materialized (
          select * from unnest($1::text[]::uuid[], $2::text[]::uuid[], $3::int[], $4::timestamptz[], $5::timestamptz[],
-             $6::timestamptz[], $7::timestamptz[], $8::timestamptz[], $9::int[], $10::boolean[], $11::text[]${arrayPlaces(this.model, 12)})
-           as n (tenant, id, version, f, t, at, created, bf, bv, closes, mask${namedColumns(this.model)})
+             $6::timestamptz[], $7::timestamptz[], $8::timestamptz[], $9::int[], $10::boolean[], $11::text[]${arrayPlaces(this.columns, 12)})
+           as n (tenant, id, version, f, t, at, created, bf, bv, closes, mask${namedColumns(this.columns)})
        ), closed as (
          update ${this.table} h set valid_to = n.f from n
          where n.closes and h.tenant_id = n.tenant and h.id = n.id and h.valid_from = n.bf and h.version = n.bv
        )
        insert into ${this.table}
-         (tenant_id, id, version, valid_from, valid_to, created_at, updated_at${namedColumns(this.model)})
-       select n.tenant, n.id, n.version, n.f, n.t, coalesce(n.created, b.created_at, n.at), n.at${maskedColumns(this.model, 'n', 'b')}
+         (tenant_id, id, version, valid_from, valid_to, created_at, updated_at${namedColumns(this.columns)})
+       select n.tenant, n.id, n.version, n.f, n.t, coalesce(n.created, b.created_at, n.at), n.at${maskedColumns(this.columns, 'n', 'b')}
        from n left join ${this.table} b
          on b.tenant_id = n.tenant and b.id = n.id and b.valid_from = n.bf and b.version = n.bv`,
       [
@@ -229,8 +231,8 @@ class HistoryWriter {
         timestampArray(rows.map(({ base }) => base?.from ?? null)),
         intArray(rows.map(({ base }) => base?.version ?? null)),
         booleanArray(rows.map(({ closes }) => closes)),
-        textArray(rows.map(({ values, created }) => maskOf(this.names, values, created !== null))),
-        ...columnArrays(this.model, rows),
+        textArray(rows.map(({ values, created }) => maskOf(this.columns, values, created !== null))),
+        ...columnArrays(this.columns, rows),
       ],
     );
     for (const tip of this.tips.values()) {

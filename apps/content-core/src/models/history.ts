@@ -4,6 +4,7 @@ import { modelStream, type RecordedEvent } from '@atomo-cc/events';
 import { progressAt, readStream, stateAt, type EventOpener, type StateSealer } from '@atomo-cc/event-store';
 import {
   inputName,
+  linksOf,
   type FieldValue,
   type ModelDefinition,
   type RecordValues,
@@ -114,7 +115,10 @@ function entryOf(
   before: RecordFacts | null,
   after: RecordFacts,
 ): HistoryEntry {
-  const names = model.fields.map(inputName);
+  const links = linksOf(model).map(({ input }) => input);
+  const names = [...model.fields.map(inputName), ...links];
+  // Of a record that never said any, there are no links; of a field there is no value.
+  const valueIn = (facts: RecordFacts | null, name: string) => facts?.[name] ?? (links.includes(name) ? [] : null);
   const { metadata, streamVersion: version } = event;
   return {
     version,
@@ -127,13 +131,13 @@ function entryOf(
     // An event names what it changed, also where its values were erased since; that a new record lacks a value is no change.
     changes: names
       .filter((name) => Object.hasOwn(event.data, name) && (before !== null || after[name] !== null))
-      .map((field) => ({ field, before: before?.[field] ?? null, after: after[field] ?? null })),
+      .map((field) => ({ field, before: valueIn(before, field), after: valueIn(after, field) })),
     record: {
       id,
       version,
       createdAt: after['createdAt'],
       updatedAt: after['updatedAt'],
-      ...Object.fromEntries(names.map((name) => [name, after[name] ?? null])),
+      ...Object.fromEntries(names.map((name) => [name, valueIn(after, name)])),
     },
   };
 }
@@ -173,5 +177,6 @@ export async function valuesAtVersion(
     if (value === null && (field.required || (isErased && personal.has(name)))) continue;
     values[name] = value;
   }
+  for (const { input } of linksOf(model)) values[input] = then.state[input] ?? [];
   return values;
 }

@@ -22,6 +22,9 @@ export const COLUMN_TYPES: Readonly<Record<FieldDefinition['type'], string>> = {
   relation: 'uuid',
 };
 
+/** The type of the column in which a history keeps the ids that a record was linked to. */
+export const LINK_COLUMN_TYPE = 'uuid[]';
+
 /** The types of parameters that hold a column's values; what is not listed comes as `text[]` and is cast. */
 export const ARRAY_TYPES: Readonly<Partial<Record<FieldDefinition['type'], string>>> = {
   number: 'double precision[]',

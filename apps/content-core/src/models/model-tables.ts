@@ -1,7 +1,14 @@
 import { CodedError } from '@atomo-cc/kernel';
-import { columnOf, sqlLiteral, type ModelDefinition, type SchemaDefinition } from '@atomo-cc/schema';
+import {
+  columnOf,
+  linkColumnOf,
+  linksOf,
+  sqlLiteral,
+  type ModelDefinition,
+  type SchemaDefinition,
+} from '@atomo-cc/schema';
 import { changeTables, sqlState, SYSTEM_ROLE, tenantTable, type Tx } from '@atomo-cc/platform/postgres';
-import { COLUMN_TYPES } from './model-columns.js';
+import { COLUMN_TYPES, LINK_COLUMN_TYPE } from './model-columns.js';
 import {
   diffSchema,
   historyTable,
@@ -223,8 +230,13 @@ async function writeNotes(tx: Tx, schema: SchemaDefinition, tables: readonly Tab
   }
 }
 
-/** The links of a relation from record to record; the record is the one whose model declares it. */
-async function createLinkTable(tx: Tx, table: string): Promise<void> {
+/**
+ * Makes the table of a relation's links from record to record, unless it is there; the owner is the one whose model declares it.
+ * @param table the physical name, as for the rows
+ */
+export async function createLinkTable(tx: Tx, table: string): Promise<void> {
+  const [found] = await tx.query<{ is: boolean }>('select to_regclass($1) is not null as is', [`public.${table}`]);
+  if (found!.is) return;
   await tx.execute(
     `create table ${table} (tenant_id uuid not null, owner_id uuid not null, target_id uuid not null,
        primary key (tenant_id, owner_id, target_id))`,
@@ -278,6 +290,7 @@ export async function createHistoryTable(
     // Only the projection writes history.
     app: 'select',
     indexes: model.fields.filter(({ type }) => type === 'relation').map((field) => [columnOf(field)]),
+    more: linksOf(model).map((relation) => [linkColumnOf(relation), LINK_COLUMN_TYPE]),
     storage: 'with (fillfactor = 50)',
   });
 }
@@ -287,6 +300,8 @@ interface TableShape {
   readonly key: string;
   readonly app: string;
   readonly storage?: string;
+  /** Columns besides those of the fields, with their types. */
+  readonly more?: readonly (readonly [column: string, type: string])[];
   /** Keys behind the tenant; Postgres names them, since builds have the same. */
   readonly indexes: readonly (readonly string[])[];
 }
@@ -308,6 +323,9 @@ async function createTable(tx: Tx, model: ModelDefinition, table: string, shape:
   const missing = model.fields.filter((field) => !existing?.columns?.includes(columnOf(field)));
   for (const field of missing) {
     await tx.execute(`alter table ${table} add column "${columnOf(field)}" ${COLUMN_TYPES[field.type]}`);
+  }
+  for (const [column, type] of shape.more ?? []) {
+    if (!existing?.columns?.includes(column)) await tx.execute(`alter table ${table} add column "${column}" ${type}`);
   }
   const isNew = (key: readonly string[]) => key.some((column) => missing.some((field) => columnOf(field) === column));
   for (const key of shape.indexes.filter(isNew)) {

@@ -18,6 +18,7 @@ import {
 import {
   inputName,
   isDemanded,
+  linksOf,
   modelNamed,
   type FieldDefinition,
   type ModelDefinition,
@@ -35,6 +36,8 @@ const OWN_FIELDS = {
   createdAt: { type: new GraphQLNonNull(DateTimeScalar) },
   updatedAt: { type: new GraphQLNonNull(DateTimeScalar) },
 };
+
+const IDS = new GraphQLNonNull(new GraphQLList(new GraphQLNonNull(GraphQLID)));
 
 /** The GraphQL types of a schema's models, each made once. */
 export class ModelTypes {
@@ -66,6 +69,7 @@ export class ModelTypes {
       historyConnection(model, () => ({
         ...OWN_FIELDS,
         ...Object.fromEntries(model.fields.map((field) => this.outputFields(model, field)[0]!)),
+        ...Object.fromEntries(linksOf(model).map(({ input, description }) => [input, { type: IDS, description }])),
       })),
     );
   }
@@ -142,6 +146,13 @@ export class ModelTypes {
         fields[inputName(field)] = {
           type: isNeeded ? new GraphQLNonNull(type) : type,
           description: field.description,
+        };
+      }
+      for (const { input, target, description } of linksOf(model)) {
+        const told = `The ids of ${modelNamed(this.schema, target).plural}, in no order, each once; all that it is to be linked to.`;
+        fields[input] = {
+          type: new GraphQLList(new GraphQLNonNull(GraphQLID)),
+          description: description === null ? told : `${description} ${told}`,
         };
       }
       return new GraphQLInputObjectType({ name, fields });

@@ -4,10 +4,13 @@ import {
   expressionSql,
   inputName,
   isCalendarDate,
+  linkColumnOf,
+  linksOf,
   linkTableOf,
   modelNamed,
   type ComputedDefinition,
   type FieldDefinition,
+  type LinkRelation,
   type ModelDefinition,
   type RelationDefinition,
   type SchemaDefinition,
@@ -129,6 +132,8 @@ class Statement {
 class Source {
   private readonly tenant: string;
   private readonly at: string | null;
+  /** Aliases of rows of histories in a statement that is about now. */
+  private readonly past = new Set<string>();
 
   /** @param asOf ISO 8601; null for now */
   constructor(
@@ -139,6 +144,13 @@ class Source {
   ) {
     this.tenant = statement.add(tenant);
     this.at = asOf === null ? null : `${statement.add(asOf)}::timestamptz`;
+  }
+
+  /** A name for rows of a history in a statement that is about now. */
+  pastAlias(): string {
+    const alias = this.statement.alias();
+    this.past.add(alias);
+    return alias;
   }
 
   /** The table to read many records from. */
@@ -163,8 +175,8 @@ class Source {
   }
 
   /**
-   * The condition that ties a record to those of a list relation: `r2` is one of the notes of `r1`.
-   * @throws CodedError VALIDATION_ERROR for links as of a time, which nobody keeps
+   * The condition that ties a record to those of a list relation: `r2` is one of the notes of `r1`. Of a time, the links are
+   * those that stand in the history of the record that owns them.
    */
   ties(model: ModelDefinition, relation: RelationDefinition, record: string, other: string): string {
     const target = modelNamed(this.schema, relation.target);
@@ -176,11 +188,11 @@ class Source {
       const isTied = `${link}."${ends[0]}" = ${record}.id and ${link}."${ends[1]}" = ${other}.id`;
       return `exists (select 1 from ${this.table(through)} ${link} where ${this.rows(link)} and ${isTied})`;
     }
-    if (this.at !== null)
-      throw apiError('VALIDATION_ERROR', `${relation.name} cannot be read as of a time: its links have no history.`);
-    const owning = target.relations.find(({ name }) => name === relation.inverseOf);
-    const table = owning ? linkTableOf(target, owning) : linkTableOf(model, relation);
+    const owning = linksOf(target).find(({ name }) => name === relation.inverseOf);
     const [owner, linked] = owning ? [other, record] : [record, other];
+    if (this.at !== null || this.past.has(owner))
+      return `${linked}.id = any(${owner}."${linkColumnOf(owning ?? (relation as LinkRelation))}")`;
+    const table = owning ? linkTableOf(target, owning) : linkTableOf(model, relation);
     const isTied = `${link}.${LINK_COLUMNS.owner} = ${owner}.id and ${link}.${LINK_COLUMNS.target} = ${linked}.id`;
     return `exists (select 1 from ${table} ${link} where ${link}.tenant_id = ${this.tenant} and ${isTied})`;
   }
@@ -330,7 +342,7 @@ export function compileChanged(
   const ids = statement.add(changes.map(({ id }) => id));
   const versions = statement.add(changes.map(({ version }) => version));
   const leaving = statement.add(changes.map(({ mayLeave }) => mayLeave));
-  const [now, matching, before] = [statement.alias(), statement.alias(), statement.alias()];
+  const [now, matching, before] = [statement.alias(), statement.alias(), source.pastAlias()];
   const matches = (alias: string) => `${source.rows(alias)} and ${condition(source, model, alias, where, 0)}`;
   const node = record(source, model, matching, selection, changes.length);
   const text = `with matching as (select ${now}.* from ${model.table} ${now} where ${now}.id = any(${ids}::uuid[]) and ${matches(now)})

@@ -1,7 +1,8 @@
 import { MODEL_EVENT_VERSIONS, modelStream, type ModelEventKind, type RecordedEvent } from '@atomo-cc/events';
 import type { StateFold, StateToKeep } from '@atomo-cc/event-store';
-import { columnOf, inputName, type FieldValue, type ModelDefinition } from '@atomo-cc/schema';
-import { ARRAY_TYPES, COLUMN_TYPES, columnArray } from './model-columns.js';
+import { textArray } from '@atomo-cc/platform/postgres';
+import { columnOf, inputName, linkColumnOf, linksOf, type FieldValue, type ModelDefinition } from '@atomo-cc/schema';
+import { ARRAY_TYPES, COLUMN_TYPES, columnArray, LINK_COLUMN_TYPE } from './model-columns.js';
 
 /**
  * A record as the log tells it: its values by the names under which they are written, and beside them `createdAt` and
@@ -53,43 +54,76 @@ export function recordIdOf(model: ModelDefinition, { stream }: RecordedEvent): s
   return stream.slice(model.name.length + 1);
 }
 
+/** A column of a table with what a record's events say. */
+export interface StoredColumn {
+  /** The name under which it is written. */
+  readonly name: string;
+  readonly column: string;
+  /** What its parameter, an array, is cast to, and then its values. */
+  readonly arrayType: string;
+  readonly type: string;
+  /** The parameter. */
+  array(values: readonly FieldValue[]): unknown;
+}
+
+/** The columns of a model's read rows: its fields. */
+export function rowColumns(model: ModelDefinition): readonly StoredColumn[] {
+  return model.fields.map((field) => ({
+    name: inputName(field),
+    column: columnOf(field),
+    arrayType: ARRAY_TYPES[field.type] ?? 'text[]',
+    type: COLUMN_TYPES[field.type],
+    array: (values) => columnArray(field, values),
+  }));
+}
+
+/** The columns of a model's history: its fields, and the ids that it was linked to. */
+export function historyColumns(model: ModelDefinition): readonly StoredColumn[] {
+  const links = linksOf(model).map((relation): StoredColumn => ({
+    name: relation.input,
+    column: linkColumnOf(relation),
+    arrayType: 'text[]',
+    type: LINK_COLUMN_TYPE,
+    array: (values) =>
+      textArray(values.map((ids) => (ids === null ? null : `{${(ids as readonly string[]).join(',')}}`))),
+  }));
+  return [...rowColumns(model), ...links];
+}
+
 /**
- * Where the columns of `from` have their values, and where `base` does: `mask` holds a 1 for each field, in the order of the
- * model's fields, whose value is in `from`.
+ * Where the columns of `from` have their values, and where `base` does: `mask` holds a 1 for each column, in their order,
+ * whose value is in `from`.
  */
-export function maskedColumns(model: ModelDefinition, from: string, base: string): string {
-  return model.fields
-    .map((field, n) => {
-      const column = `"${columnOf(field)}"`;
-      return `, case when substr(${from}.mask, ${n + 1}, 1) = '1' then ${from}.${column}::${COLUMN_TYPES[field.type]} else ${base}.${column} end`;
-    })
+export function maskedColumns(columns: readonly StoredColumn[], from: string, base: string): string {
+  return columns
+    .map(
+      ({ column, type }, n) =>
+        `, case when substr(${from}.mask, ${n + 1}, 1) = '1' then ${from}."${column}"::${type} else ${base}."${column}" end`,
+    )
     .join('');
 }
 
-/** A 1 for each field of the model that `values` has, or for all. */
-export function maskOf(names: readonly string[], values: RecordFacts, isWhole: boolean): string {
+/** A 1 for each column that `values` has, or for all. */
+export function maskOf(columns: readonly StoredColumn[], values: RecordFacts, isWhole: boolean): string {
   let mask = '';
-  for (const name of names) mask += isWhole || values[name] !== undefined ? '1' : '0';
+  for (const { name } of columns) mask += isWhole || values[name] !== undefined ? '1' : '0';
   return mask;
 }
 
-/** The values of records as parameters, one for each field of the model, in their order. */
-export function columnArrays(model: ModelDefinition, records: readonly { readonly values: RecordFacts }[]): unknown[] {
-  return model.fields.map((field) => {
-    const name = inputName(field);
-    return columnArray(
-      field,
-      records.map(({ values }) => values[name] ?? null),
-    );
-  });
+/** The values of records as parameters, one for each column, in their order. */
+export function columnArrays(
+  columns: readonly StoredColumn[],
+  records: readonly { readonly values: RecordFacts }[],
+): unknown[] {
+  return columns.map((column) => column.array(records.map(({ values }) => values[column.name] ?? null)));
 }
 
-/** The model's columns, for an insert: `, "name", "email"`. */
-export function namedColumns(model: ModelDefinition): string {
-  return model.fields.map((field) => `, "${columnOf(field)}"`).join('');
+/** The columns, for an insert: `, "name", "email"`. */
+export function namedColumns(columns: readonly StoredColumn[]): string {
+  return columns.map(({ column }) => `, "${column}"`).join('');
 }
 
 /** The parameters of {@link columnArrays}, from `$first` on: `, $8::text[], $9::boolean[]`. */
-export function arrayPlaces(model: ModelDefinition, first: number): string {
-  return model.fields.map(({ type }, n) => `, $${first + n}::${ARRAY_TYPES[type] ?? 'text[]'}`).join('');
+export function arrayPlaces(columns: readonly StoredColumn[], first: number): string {
+  return columns.map(({ arrayType }, n) => `, $${first + n}::${arrayType}`).join('');
 }

@@ -21,9 +21,12 @@ export function decideUpdate(
   kind: 'updated' | 'restored' = 'updated',
 ): readonly NewEvent[] {
   const fields = new Map(model.fields.map((field) => [inputName(field), field]));
-  const changed = Object.entries(values).filter(
-    ([name, value]) => !isSameValue(fields.get(name) ?? { type: 'json' }, state.values[name] ?? null, value),
-  );
+  // What is no field is a list of links, of which a record that says none has none.
+  const isChanged = (name: string, value: FieldValue) => {
+    const field = fields.get(name);
+    return !isSameValue(field ?? { type: 'json' }, state.values[name] ?? (field ? null : []), value);
+  };
+  const changed = Object.entries(values).filter(([name, value]) => isChanged(name, value));
   return changed.length === 0 ? [] : [recordEvent(model, id, kind, Object.fromEntries(changed))];
 }
 

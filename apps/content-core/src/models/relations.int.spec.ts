@@ -227,11 +227,6 @@ describe('relation filters', () => {
     expect(await at('2026-06-02', {})).toBe('Ada Bob Eve');
   });
 
-  test('links have no history, so none is made up', async () => {
-    const { errors } = await api.ask(query, { where: LINKED[0]![1], at: '2026-06-02T00:00:00Z' });
-    expect(errors).toMatchObject([{ extensions: { code: 'VALIDATION_ERROR' } }]);
-  });
-
   test('a limit is named', async () => {
     const refused = async (where: unknown, limit: string) =>
       expect((await api.ask(query, { where })).errors).toMatchObject([

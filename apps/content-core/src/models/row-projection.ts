@@ -1,10 +1,25 @@
 import type { TenantId } from '@atomo-cc/kernel';
 import { modelStream, type RecordedEvent } from '@atomo-cc/events';
-import { stateAt, type EventOpener, type Projection, type StateSealer } from '@atomo-cc/event-store';
-import { columnOf, inputName, snakeCase, type ModelDefinition, type SchemaDefinition } from '@atomo-cc/schema';
+import {
+  stateAt,
+  type EventOpener,
+  type Projection,
+  type ProjectionTarget,
+  type StateSealer,
+} from '@atomo-cc/event-store';
+import {
+  columnOf,
+  linksOf,
+  linkTableOf,
+  snakeCase,
+  type LinkRelation,
+  type ModelDefinition,
+  type SchemaDefinition,
+} from '@atomo-cc/schema';
 import { intArray, textArray, timestampArray, type Tx } from '@atomo-cc/platform/postgres';
 import { historyProjection } from './history-projection.js';
-import { completeModelTable, createModelTable } from './model-tables.js';
+import { completeModelTable, createLinkTable, createModelTable } from './model-tables.js';
+import { LINK_COLUMNS } from './query-compiler.js';
 import {
   arrayPlaces,
   columnArrays,
@@ -15,6 +30,7 @@ import {
   namedColumns,
   recordFold,
   recordIdOf,
+  rowColumns,
   type RecordFacts,
 } from './record-states.js';
 
@@ -38,8 +54,8 @@ interface Folded {
 }
 
 /**
- * The read rows of a model, computed from the log: row for row what the commands write in their own transactions. The live
- * table is written by the commands; this fills another one, for a rebuild. One writer a table.
+ * The read rows of a model and its links, computed from the log: row for row what the commands write in their own transactions. The live
+ * tables are written by the commands; this fills another one, for a rebuild. One writer a table.
  *
  * An event that comes after later ones of its record (a dead letter that is retried) cannot be laid over the row, which has
  * the later values. The record is then folded anew from the log, up to the version that the row is at.
@@ -57,13 +73,17 @@ export function rowProjection(model: ModelDefinition, codec?: EventOpener & Part
         create: (tx, physicalName) => createModelTable(tx, model, physicalName),
         complete: (tx, physicalName) => completeModelTable(tx, model, physicalName),
       },
+      ...linksOf(model).map((relation) => ({
+        name: linkTableOf(model, relation),
+        ownedBy: { table: model.table, column: LINK_COLUMNS.owner },
+        create: createLinkTable,
+      })),
     ],
     async apply(batch, tx, target) {
-      const table = target.table(model.table);
       const records = fold(model, batch);
       if (records.size === 0) return;
-      const late = await upsert(tx, model, table, [...records.values()], '<');
-      for (const record of late) await foldAnew(tx, model, table, record, codec);
+      const late = await upsert(tx, model, target, [...records.values()], '<');
+      for (const record of late) await foldAnew(tx, model, target, record, codec);
     },
   };
 }
@@ -99,24 +119,28 @@ function fold(model: ModelDefinition, batch: readonly RecordedEvent[]): Map<stri
   return records;
 }
 
-/** Writes the records that the table has at a lower version, or not at all, and answers the others. */
+/** Where the tables of a build are. */
+type Tables = Pick<ProjectionTarget, 'table'>;
+
+/** Writes the records, with their links, that the table has at a lower version, or not at all, and answers the others. */
 async function upsert(
   tx: Tx,
   model: ModelDefinition,
-  table: string,
+  target: Tables,
   records: readonly Folded[],
   guard: '<' | '<=',
 ): Promise<Folded[]> {
-  const names = model.fields.map(inputName);
-  const columns = namedColumns(model);
+  const table = target.table(model.table);
+  const stored = rowColumns(model);
+  const columns = namedColumns(stored);
   const taken = model.fields.map((field) => `, "${columnOf(field)}" = excluded."${columnOf(field)}"`).join('');
   const left = await tx.query<{ n: number }>(
     `with r as materialized (
-       select * from unnest($1::text[]::uuid[], $2::text[]::uuid[], $3::int[], $4::timestamptz[], $5::timestamptz[], $6::text[]${arrayPlaces(model, 7)})
+       select * from unnest($1::text[]::uuid[], $2::text[]::uuid[], $3::int[], $4::timestamptz[], $5::timestamptz[], $6::text[]${arrayPlaces(stored, 7)})
          with ordinality as r (tenant, id, version, created, updated, mask${columns}, n)
      ), written as (
        insert into ${table} as t (tenant_id, id, version, created_at, updated_at${columns})
-       select r.tenant, r.id, r.version, coalesce(r.created, b.created_at, r.updated), r.updated${maskedColumns(model, 'r', 'b')}
+       select r.tenant, r.id, r.version, coalesce(r.created, b.created_at, r.updated), r.updated${maskedColumns(stored, 'r', 'b')}
        from r left join ${table} b on b.tenant_id = r.tenant and b.id = r.id
        order by r.tenant, r.id
        on conflict (tenant_id, id) do update
@@ -131,24 +155,49 @@ async function upsert(
       intArray(records.map(({ version }) => version)),
       timestampArray(records.map(({ createdAt }) => createdAt)),
       timestampArray(records.map(({ updatedAt }) => updatedAt)),
-      textArray(records.map(({ values, createdAt }) => maskOf(names, values, createdAt !== null))),
-      ...columnArrays(model, records),
+      textArray(records.map(({ values, createdAt }) => maskOf(stored, values, createdAt !== null))),
+      ...columnArrays(stored, records),
     ],
   );
-  return left.map(({ n }) => records[n - 1]!);
+  const late = new Set(left.map(({ n }) => records[n - 1]!));
+  const written = late.size === 0 ? records : records.filter((record) => !late.has(record));
+  for (const relation of linksOf(model)) {
+    await replaceLinks(tx, relation, target.table(linkTableOf(model, relation)), written);
+  }
+  return [...late];
+}
+
+/** Gives the records that say something of their links these and no others. */
+async function replaceLinks(tx: Tx, { input }: LinkRelation, table: string, records: readonly Folded[]): Promise<void> {
+  const telling = records.filter(({ values, createdAt }) => createdAt !== null || values[input] !== undefined);
+  if (telling.length === 0) return;
+  const owners = [textArray(telling.map(({ tenant }) => tenant)), textArray(telling.map(({ id }) => id))];
+  await tx.execute(
+    `delete from ${table} l using unnest($1::text[]::uuid[], $2::text[]::uuid[]) as w (tenant, owner)
+     where l.tenant_id = w.tenant and l.owner_id = w.owner`,
+    owners,
+  );
+  const lists = telling.map(({ values }) => `{${((values[input] ?? []) as readonly string[]).join(',')}}`);
+  await tx.execute(
+    `insert into ${table} (tenant_id, owner_id, target_id)
+     select w.tenant, w.owner, t.target
+     from unnest($1::text[]::uuid[], $2::text[]::uuid[], $3::text[]) as w (tenant, owner, targets)
+     cross join unnest(w.targets::uuid[]) as t (target)`,
+    [...owners, textArray(lists)],
+  );
 }
 
 async function foldAnew(
   tx: Tx,
   model: ModelDefinition,
-  table: string,
+  target: Tables,
   { tenant, id }: Folded,
   codec?: EventOpener & Partial<StateSealer>,
 ): Promise<void> {
-  const [row] = await tx.query<{ version: number }>(`select version from ${table} where tenant_id = $1 and id = $2`, [
-    tenant,
-    id,
-  ]);
+  const [row] = await tx.query<{ version: number }>(
+    `select version from ${target.table(model.table)} where tenant_id = $1 and id = $2`,
+    [tenant, id],
+  );
   const version = row!.version;
   const whole = await stateAt(tx, tenant, modelStream(model.name, id), { version }, recordFold, codec);
   if (!whole) return;
@@ -156,7 +205,7 @@ async function foldAnew(
   await upsert(
     tx,
     model,
-    table,
+    target,
     [
       {
         tenant,

@@ -5,13 +5,15 @@ import {
   defineSchema,
   enumeration,
   integer,
+  linkColumnOf,
+  linksOf,
   manyToMany,
   model,
   modelNamed,
   text,
   type SchemaDefinition,
 } from '@atomo-cc/schema';
-import { COLUMN_TYPES } from './model-columns.js';
+import { COLUMN_TYPES, LINK_COLUMN_TYPE } from './model-columns.js';
 import {
   checkName,
   declaredName,
@@ -79,7 +81,14 @@ function tablesOf(schema: SchemaDefinition): TableState[] {
           isPartial: unique.where !== null,
         })),
       ];
-      const history = { table: each.table.replace('model_', 'history_'), columns, indexes: [], checks: [], note: null };
+      const links = Object.fromEntries(linksOf(each).map((relation) => [linkColumnOf(relation), LINK_COLUMN_TYPE]));
+      const history = {
+        table: each.table.replace('model_', 'history_'),
+        columns: { ...columns, ...links },
+        indexes: [],
+        checks: [],
+        note: null,
+      };
       return [{ table: each.table, columns, indexes, checks: note.checks, note }, history];
     }),
   ];

@@ -4,6 +4,8 @@ import {
   conditionSql,
   fieldNamed,
   isDemanded,
+  linkColumnOf,
+  linksOf,
   linkTableOf,
   snakeCase,
   sqlLiteral,
@@ -11,11 +13,10 @@ import {
   type Condition,
   type FieldDefinition,
   type ModelDefinition,
-  type RelationDefinition,
   type SchemaDefinition,
   type UniqueDefinition,
 } from '@atomo-cc/schema';
-import { COLUMN_TYPES } from './model-columns.js';
+import { COLUMN_TYPES, LINK_COLUMN_TYPE } from './model-columns.js';
 
 /** Columns of every record, in whichever table; they are nobody's field. */
 const OWN_COLUMNS = 'tenant_id id version created_at updated_at deleted_at valid_from valid_to'.split(' ');
@@ -207,7 +208,7 @@ export function diffSchema(
       renames.filter((rename) => rename.model === model.name),
     ),
   );
-  const links = schema.models.flatMap((model) => ownLinks(model).map((relation) => linkTableOf(model, relation)));
+  const links = schema.models.flatMap((model) => linksOf(model).map((relation) => linkTableOf(model, relation)));
   return {
     steps: [
       ...schema.models.flatMap((model) => createdLinks(model, tables)),
@@ -229,6 +230,7 @@ function diffModel(model: ModelDefinition, found: readonly TableState[], renames
     ...(history ? [] : [created('history', model, historyTable(model))]),
     ...fitting.steps,
     ...columnSteps(model, tables, live),
+    ...addedColumns(model, tables),
     ...(live ? droppedKeys(model, live) : []),
     ...keySteps(model, live),
   ];
@@ -240,15 +242,30 @@ function created(kind: NewTable['kind'], model: ModelDefinition, table: string):
   return { what: model.name, says, atBoot: 'take', create: { kind, model, table }, statements: [], danger: null };
 }
 
-function ownLinks(model: ModelDefinition): readonly RelationDefinition[] {
-  return model.relations.filter(({ kind, input }) => kind === 'manyToMany' && input !== null);
-}
-
 function createdLinks(model: ModelDefinition, tables: readonly TableState[]): SchemaStep[] {
-  return ownLinks(model)
+  return linksOf(model)
     .map((relation) => linkTableOf(model, relation))
     .filter((name) => !tables.some(({ table }) => table === name))
     .map((name) => created('links', model, name));
+}
+
+/** Columns that are no field's, in tables that were made before there were any. */
+function addedColumns(model: ModelDefinition, tables: readonly TableState[]): SchemaStep[] {
+  const history = tables.filter(({ table }) => table.startsWith(historyTable(model)));
+  return linksOf(model).flatMap((relation) => {
+    const column = linkColumnOf(relation);
+    const lacking = history.filter(({ columns }) => columns[column] === undefined).map(({ table }) => table);
+    if (lacking.length === 0) return [];
+    return [
+      {
+        what: `${model.name}.${relation.name}`,
+        says: `add column ${column} (${LINK_COLUMN_TYPE}) to ${lacking.join(', ')}`,
+        atBoot: 'take' as const,
+        statements: lacking.map((table) => `alter table ${table} add column "${column}" ${LINK_COLUMN_TYPE}`),
+        danger: null,
+      },
+    ];
+  });
 }
 
 /** Renames that are still to be done, with their steps. */
@@ -567,10 +584,11 @@ export function keySteps(model: ModelDefinition, live: TableState | undefined): 
 function leftOver(schema: SchemaDefinition, tables: readonly TableState[], links: readonly string[]): SchemaStep[] {
   return tables
     .map(({ table }) => table)
+    .filter((table) => !/__b\d+$/.test(table))
     .filter((table) =>
       table.startsWith('link_')
         ? !links.includes(table)
-        : table.startsWith('model_') && !/__b\d+$/.test(table) && !schema.models.some((model) => model.table === table),
+        : table.startsWith('model_') && !schema.models.some((model) => model.table === table),
     )
     .map((table) => {
       const family = tables.map((each) => each.table).filter((name) => name === table || familyOf(table).test(name));

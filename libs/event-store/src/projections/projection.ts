@@ -24,6 +24,11 @@ export interface ProjectionTable {
    */
   readonly name: string;
   /**
+   * Of an inline projection: its rows belong to one row each of another of its tables, whose `id` stands in `column`, and follow
+   * from the same events as that; they need no id and version of their own. The columns are those of the primary key.
+   */
+  readonly ownedBy?: { readonly table: string; readonly column: string };
+  /**
    * Makes the table under the given name, with its rights (see tenantTable; the system role selects, inserts, updates and
    * deletes) and indexes, as the owner. It leaves the names of indexes and constraints to Postgres, which keeps them apart.
    *

@@ -51,7 +51,7 @@ export function takeOver(work: TakeoverWork, name: string, number: number): Prom
     const ofBuild = await lockCheckpoints(tx, name, [number]);
     if (ofBuild.some(({ state }) => state !== 'running')) return false;
     if (!build.allowDeadLetters) await refuseLetters(tx, build);
-    const tables = await Promise.all(work.code.projection.tables.map((table) => shapeOf(tx, table.name, build)));
+    const tables = await Promise.all(work.code.projection.tables.map((table) => shapeOf(tx, table, build)));
     if (build.mode === 'async') {
       for (const checkpoint of ofBuild) {
         await feed(tx, work.code, { build, checkpoint, upTo: ofLive[checkpoint.shard]!.position });
@@ -60,12 +60,14 @@ export function takeOver(work: TakeoverWork, name: string, number: number): Prom
       for (const table of tables) await replaceAll(tx, table, build);
     } else {
       const reached = await feedAll(tx, work, build, ofBuild, await work.fence.advance(tx));
-      for (const table of tables) await listStrangers(tx, table, build);
+      const rows = tables.filter(({ ownedBy }) => !ownedBy);
+      for (const table of rows) await listStrangers(tx, table, build);
       const upTo = await settle(tx, work.fence);
       if (upTo === null) return false;
       await feedAll(tx, work, build, reached, upTo);
       await setLimits(tx, WHILE_ROWS_CHANGE);
-      for (const table of tables) await replaceByVersion(tx, table, build);
+      for (const table of rows) await replaceByVersion(tx, table, build);
+      for (const table of tables) if (table.ownedBy) await replaceOwned(tx, table, table.ownedBy, build);
     }
     await moveBuild(tx, build, 'merge');
     return true;
@@ -104,14 +106,15 @@ interface Shape {
   readonly columns: readonly string[];
   /** Those of the primary key, quoted. */
   readonly key: readonly string[];
+  readonly ownedBy: ProjectionTable['ownedBy'];
 }
 
 /** @throws CodedError PROJECTION_TABLE_UNSUITABLE for tables of which a tenant's rows cannot be told from others, or apart */
 export async function checkTenantTables(tx: Tx, tables: readonly ProjectionTable[], build: Build): Promise<void> {
-  for (const { name } of tables) await shapeOf(tx, name, build);
+  for (const table of tables) await shapeOf(tx, table, build);
 }
 
-async function shapeOf(tx: Tx, base: string, build: Build): Promise<Shape> {
+async function shapeOf(tx: Tx, { name: base, ownedBy }: ProjectionTable, build: Build): Promise<Shape> {
   const side = sideTable(base, build.build);
   const rows = await tx.query<{ column: string; is_key: boolean; is_generated: boolean }>(
     `select quote_ident(a.attname) as column, a.attgenerated <> '' as is_generated,
@@ -122,7 +125,8 @@ async function shapeOf(tx: Tx, base: string, build: Build): Promise<Shape> {
   );
   const columns = rows.filter((row) => !row.is_generated).map(({ column }) => column);
   const key = rows.filter((row) => row.is_key).map(({ column }) => column);
-  const needed = build.mode === 'inline' ? ['tenant_id', 'id', 'version'] : ['tenant_id'];
+  const ofRow = ownedBy ? [ownedBy.column] : ['id', 'version'];
+  const needed = ['tenant_id', ...(build.mode === 'inline' ? ofRow : [])];
   if (key.length === 0 || needed.some((column) => !columns.includes(column))) {
     throw new CodedError(
       'PROJECTION_TABLE_UNSUITABLE',
@@ -130,7 +134,7 @@ async function shapeOf(tx: Tx, base: string, build: Build): Promise<Shape> {
       { table: base },
     );
   }
-  return { base, side, columns, key };
+  return { base, side, columns, key, ownedBy };
 }
 
 const sameKey = (key: readonly string[], a: string, b: string) => key.map((k) => `${a}.${k} = ${b}.${k}`).join(' and ');
@@ -185,5 +189,39 @@ async function replaceByVersion(tx: Tx, { base, side, columns, key }: Shape, { t
      select ${columns.map((column) => `g.${column}`).join(', ')} from ${side} g join ${listOf(base)} s using (id)
      where g.tenant_id = $1 and not s.is_live on conflict do nothing`,
     [tenant],
+  );
+}
+
+/**
+ * Makes what belongs to the tenant's rows equal to what the build has, where a row is at the same version in both: a newer one
+ * was written by a command, with what belongs to it. Rows where they differ are locked first, so that no command comes between.
+ */
+async function replaceOwned(
+  tx: Tx,
+  { base, side, columns, key }: Shape,
+  { table, column }: NonNullable<ProjectionTable['ownedBy']>,
+  { tenant, build }: Build,
+): Promise<void> {
+  const rows = `${table} t join ${sideTable(table, build)} g on g.tenant_id = t.tenant_id and g.id = t.id and g.version = t.version`;
+  const own = (of: string) => `select ${key.join(', ')} from ${of} where tenant_id = t.tenant_id and ${column} = t.id`;
+  const differs = (a: string, b: string) => `exists (${own(a)} except ${own(b)})`;
+  const differing = await tx.query<{ id: string }>(
+    `select t.id from ${rows} where t.tenant_id = $1 and (${differs(base, side)} or ${differs(side, base)})
+     order by t.id for no key update of t`,
+    [tenant],
+  );
+  const ids = differing.map(({ id }) => id);
+  const still = `exists (select 1 from ${rows} where t.tenant_id = o.tenant_id and t.id = o.${column} and t.id = any($2::uuid[]))`;
+  const gone = `not exists (select 1 from ${table} t where t.tenant_id = o.tenant_id and t.id = o.${column})`;
+  const none = `not exists (select 1 from ${side} g where ${sameKey(key, 'g', 'o')})`;
+  await tx.execute(`delete from ${base} o where o.tenant_id = $1 and ((${still} and ${none}) or ${gone})`, [
+    tenant,
+    ids,
+  ]);
+  await tx.execute(
+    `insert into ${base} (${columns.join(', ')}) overriding system value
+     select ${columns.map((each) => `o.${each}`).join(', ')} from ${side} o where o.tenant_id = $1 and ${still}
+     on conflict do nothing`,
+    [tenant, ids],
   );
 }
