@@ -479,7 +479,7 @@ describe('any input', () => {
         lng: fc.double({ min: -180, max: 180, noNaN: true }).map((x) => x || 0),
       }),
       notes: inner,
-      tagIds: fc.uniqueArray(fc.uuid(), { maxLength: 5 }),
+      tagIds: fc.uniqueArray(fc.uuid(), { maxLength: 5 }).map((ids) => ids.toSorted()),
     },
     { requiredKeys: [] },
   );
@@ -493,6 +493,11 @@ describe('any input', () => {
       }),
       { numRuns: 500 },
     );
+  });
+
+  it('that lists ids in any order names the same set', () => {
+    const [a, b] = ['00000000-0000-7000-8000-00000000000a', '00000000-0000-7000-8000-00000000000b'];
+    expect(put({ tagIds: [b, a] })).toEqual(put({ tagIds: [a, b] }));
   });
 
   it('with any title has a slug that is taken, or is told that there is none', () => {
