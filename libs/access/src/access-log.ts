@@ -1,5 +1,5 @@
 import type { NewEvent } from '@atomo-cc/events';
-import { append } from '@atomo-cc/event-store';
+import { append, type EventCodec } from '@atomo-cc/event-store';
 import { type TenantId, uuidv7 } from '@atomo-cc/kernel';
 import type { Tx } from '@atomo-cc/platform/postgres';
 import type { Origin } from './principal.js';
@@ -7,26 +7,34 @@ import type { Origin } from './principal.js';
 /** The actor of what somebody did who could not say who they are. */
 export const NOBODY = 'nobody';
 
-/** Writes to the log what happened to somebody who may come in, in the transaction in which it happened. */
+/** Who did it, from where, and why in their own words where they were asked. */
+export interface By extends Origin {
+  /** As in events: `user:<id>`, `operator:<login name>`. */
+  readonly actor: string;
+  readonly reason?: string;
+}
+
+/**
+ * Writes to the log what happened to somebody who may come in, in the transaction in which it happened.
+ * @param codec seals what events say about a person; they must say nothing of the kind without one
+ */
 export async function recordAccess(
   tx: Tx,
   tenant: TenantId,
   stream: string,
-  event: NewEvent,
-  by: Origin & { readonly actor: string },
+  event: NewEvent | readonly NewEvent[],
+  by: By,
+  codec: EventCodec | null = null,
 ): Promise<void> {
   const requestId = by.requestId ?? uuidv7();
-  await append(tx, tenant, [
-    {
-      stream,
-      expected: 'any',
-      events: [event],
-      metadata: {
-        actor: by.actor,
-        correlationId: requestId,
-        causationId: requestId,
-        ...(by.address !== undefined && { address: by.address }),
-      },
-    },
-  ]);
+  const { actor, address, reason } = by;
+  const metadata = {
+    actor,
+    correlationId: requestId,
+    causationId: requestId,
+    ...(address !== undefined && { address }),
+    ...(reason !== undefined && { reason }),
+  };
+  const appends = [{ stream, expected: 'any', events: 'type' in event ? [event] : event, metadata }] as const;
+  await append(tx, tenant, codec ? await codec.encode(tx, tenant, appends) : appends);
 }

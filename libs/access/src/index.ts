@@ -1,5 +1,8 @@
 export { openAccess } from './access.js';
 export type { Access, AccessSettings } from './access.js';
+export type { By } from './access-log.js';
+export { Accounts } from './accounts.js';
+export type { AccountChange, NewAccount } from './accounts.js';
 export {
   activeApiKeys,
   ApiKeys1700000200001,
@@ -12,11 +15,19 @@ export {
 } from './api-keys.js';
 export type { ApiKey, ApiKeyPermission } from './api-keys.js';
 export { Callers } from './callers.js';
-export { LONGEST_PASSWORD, Logins } from './logins.js';
+export { Logins } from './logins.js';
 export { hashPassword, verifyPassword } from './passwords.js';
 export { requirePerson, requireScope, SCOPES } from './principal.js';
 export type { Origin, Person, Principal, Scope } from './principal.js';
 export { accessEntities, accessMigrations } from './schema.js';
 export { Sessions } from './sessions.js';
 export type { AccessOptions, Grant, OwnSession } from './sessions.js';
-export { ADMIN_ROLE, EMAIL_PATTERN, ensureFirstAdmin, findUser, LONGEST_EMAIL, User } from './users.js';
+export {
+  ADMIN_ROLE,
+  EMAIL_PATTERN,
+  ensureFirstAdmin,
+  findUser,
+  LONGEST_EMAIL,
+  LONGEST_PASSWORD,
+  User,
+} from './users.js';

@@ -8,9 +8,6 @@ import type { Origin, Person } from './principal.js';
 import type { AccessOptions, Grant, Sessions } from './sessions.js';
 import { SHORTEST_PASSWORD, User } from './users.js';
 
-/** Longer than any passphrase, and far below what would make hashing it work. */
-export const LONGEST_PASSWORD = 1_024;
-
 /** Lets people in who know their password, and lets them choose another. */
 export class Logins {
   private readonly credentials: Credentials;

@@ -1,6 +1,6 @@
 import type { MigrationInterface, QueryRunner } from 'typeorm';
 import { DEFAULT_TENANT_ID } from '@atomo-cc/kernel';
-import { type Migration, runAll, SYSTEM_ROLE, tenantTable } from '@atomo-cc/platform/postgres';
+import { APP_ROLE, type Migration, runAll, SYSTEM_ROLE, tenantTable } from '@atomo-cc/platform/postgres';
 import { ApiKeys1700000200001 } from './api-keys.js';
 import { Session } from './credentials.js';
 import { User } from './users.js';
@@ -76,8 +76,32 @@ class PasswordChanges1700000210000 implements MigrationInterface {
   }
 }
 
+/** Requests of an Admin manage the users of their tenant, and end sessions; hashes they may write and never read. */
+class ManagedUsers1700000220000 implements MigrationInterface {
+  name = 'ManagedUsers1700000220000';
+
+  async up(runner: QueryRunner): Promise<void> {
+    await runAll(runner, [
+      `grant insert, delete, update (name, role, password_hash, disabled_at) on users to ${APP_ROLE}`,
+      `grant select (id, user_id, expires_at, revoked_at), update (revoked_at) on sessions to ${APP_ROLE}`,
+    ]);
+  }
+
+  async down(runner: QueryRunner): Promise<void> {
+    await runAll(runner, [
+      `revoke select (id, user_id, expires_at, revoked_at), update (revoked_at) on sessions from ${APP_ROLE}`,
+      `revoke insert, delete, update (name, role, password_hash, disabled_at) on users from ${APP_ROLE}`,
+    ]);
+  }
+}
+
 /** All tables of this package, in order. */
-export const accessMigrations: Migration[] = [Access1700000200000, ApiKeys1700000200001, PasswordChanges1700000210000];
+export const accessMigrations: Migration[] = [
+  Access1700000200000,
+  ApiKeys1700000200001,
+  PasswordChanges1700000210000,
+  ManagedUsers1700000220000,
+];
 
 /** The entities of this package: a process that uses `Sessions` or `findUser` opens its databases with them. */
 export const accessEntities = [User, Session] as const;

@@ -7,6 +7,8 @@ import { hashPassword } from './passwords.js';
 export const ADMIN_ROLE = 'Admin';
 /** NIST SP 800-63B asks for 8 characters or more of a password that a person chooses. */
 export const SHORTEST_PASSWORD = 8;
+/** Longer than any passphrase, and far below what would make hashing it work. */
+export const LONGEST_PASSWORD = 1_024;
 /** The longest e-mail address that SMTP can carry (RFC 5321 §4.5.3.1.3). */
 export const LONGEST_EMAIL = 254;
 /** One @ between two parts without spaces or control characters; whether mail arrives there is not for us to say. */
@@ -50,6 +52,27 @@ export function normalEmail(email: string): string {
   return email.trim().toLowerCase();
 }
 
+/** The form in which an e-mail address is stored. @throws CodedError VALIDATION_ERROR for what is none */
+export function emailOf(email: string, whose = ''): string {
+  const normal = normalEmail(email);
+  if (EMAIL_PATTERN.test(normal) && normal.length <= LONGEST_EMAIL) return normal;
+  throw apiError('VALIDATION_ERROR', `The e-mail address${whose} is not one, such as ada@example.com.`, {
+    field: 'email',
+  });
+}
+
+/** A password that may be set. @throws CodedError VALIDATION_ERROR */
+export function checkPassword(password: string, whose = ''): string {
+  if (password.length >= SHORTEST_PASSWORD && password.length <= LONGEST_PASSWORD) return password;
+  throw apiError(
+    'VALIDATION_ERROR',
+    `The password${whose} has fewer than ${SHORTEST_PASSWORD} or more than ${LONGEST_PASSWORD} characters.`,
+    {
+      field: 'password',
+    },
+  );
+}
+
 /** A user of the transaction's tenant; undefined when there is none of that id. */
 export async function findUser(tx: Tx, id: UserId): Promise<User | undefined> {
   return (await tx.repository(User).findOneBy({ id })) ?? undefined;
@@ -65,19 +88,8 @@ export async function ensureFirstAdmin(
   system: SystemDatabase,
   admin: { readonly email: string; readonly password: string },
 ): Promise<boolean> {
-  const email = normalEmail(admin.email);
-  if (!EMAIL_PATTERN.test(email) || email.length > LONGEST_EMAIL) {
-    throw apiError(
-      'VALIDATION_ERROR',
-      'The e-mail address of the first administrator is not one, such as ada@example.com.',
-    );
-  }
-  if (admin.password.length < SHORTEST_PASSWORD) {
-    throw apiError(
-      'VALIDATION_ERROR',
-      `The password of the first administrator is shorter than ${SHORTEST_PASSWORD} characters.`,
-    );
-  }
+  const email = emailOf(admin.email, ' of the first administrator');
+  checkPassword(admin.password, ' of the first administrator');
   return system.transaction(async (tx) => {
     await tx.query('select pg_advisory_xact_lock($1)', [FIRST_ADMIN_LOCK]);
     const users = tx.repository(User);

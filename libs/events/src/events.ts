@@ -20,7 +20,10 @@ export interface PersonalFields {
 
 /** Who did it and in what connection; the same for all events of one command. */
 export interface EventMetadata {
-  /** `user:<id>`, `token:<id>`, `key:<id>`, `system:<part>`, or `nobody` for somebody who could not say who they are. */
+  /**
+   * `user:<id>`, `token:<id>`, `key:<id>`, `operator:<login name>` for who works at the command line, `system:<part>`, or
+   * `nobody` for somebody who could not say who they are.
+   */
   readonly actor: string;
   /** One id for everything that a request set off. */
   readonly correlationId: string;
@@ -30,6 +33,8 @@ export interface EventMetadata {
   readonly address?: string;
   /** The span that appended the event (W3C Trace Context), so that what follows from it joins the same trace. */
   readonly traceparent?: string;
+  /** Why, in the words of who did it, where they were asked. */
+  readonly reason?: string;
   /** Of a `restored` event: the version whose values the record has again. */
   readonly restoredVersion?: number;
 }
@@ -83,13 +88,25 @@ export const ACCESS_EVENT_VERSIONS = {
   tokenRevoked: 1,
   /** Requests that were forbidden: `{operation, count, addresses}`. */
   denied: 1,
+  /** A user was made: `{email, name, role}`; address and name are personal. */
+  userCreated: 1,
+  /** What became different of a user: any of `{name, role, disabled}`; the name is personal. */
+  userChanged: 1,
+  /** A user was removed: `{}`. */
+  userDeleted: 1,
+  /** Somebody else has set a user's password, and ended their sessions: `{}`. */
+  passwordReset: 1,
 } as const;
 /** A kind of event about those who may come in. */
 export type AccessEventKind = keyof typeof ACCESS_EVENT_VERSIONS;
 
-/** An event about those who may come in. Its data name nobody: who is meant stands in the stream's name. */
-export function accessEvent(kind: AccessEventKind, data: NewEvent['data']): NewEvent {
-  return { type: `access.${kind}`, schemaVersion: ACCESS_EVENT_VERSIONS[kind], data };
+/**
+ * An event about those who may come in. Who is meant stands in the stream's name.
+ * @param personal the fields of `data` that tell something about a person
+ */
+export function accessEvent(kind: AccessEventKind, data: NewEvent['data'], personal?: PersonalFields): NewEvent {
+  const event = { type: `access.${kind}`, schemaVersion: ACCESS_EVENT_VERSIONS[kind], data };
+  return personal ? { ...event, personal } : event;
 }
 
 /** The stream of what happens to a user, a token for a machine, or a tenant. */

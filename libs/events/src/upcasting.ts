@@ -102,6 +102,10 @@ const ACCESS_UPCASTERS: Readonly<Record<AccessEventKind, EventShape['upcasters']
   tokenCreated: {},
   tokenRevoked: {},
   denied: {},
+  userCreated: {},
+  userChanged: {},
+  userDeleted: {},
+  passwordReset: {},
 };
 
 function shapesOf<Kind extends string>(

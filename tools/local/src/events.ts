@@ -1,5 +1,3 @@
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import fs from 'node:fs';
 import path from 'node:path';
 import type { TenantId } from '@atomo-cc/kernel';
@@ -17,6 +15,7 @@ import {
 } from '@atomo-cc/event-store';
 import type { SystemDatabase } from '@atomo-cc/platform/postgres';
 import { readConfig, type LocalConfig } from './config.js';
+import { runContentCore } from './content-core.js';
 import { readLines, writeWholeFile } from './event-files.js';
 import type { Secrets } from './home.js';
 import { databaseUrl, onOperatorDatabase, readHome, tenantOf, toldAs } from './operator-database.js';
@@ -45,7 +44,8 @@ await runCommand(async () => {
   const [target] = words;
   const tenant = tenantOf(values.tenant);
   const url = databaseUrl(config);
-  if (action === 'replay') return contentCore(config, url, ...(values.again ? ['--again'] : []));
+  if (action === 'replay')
+    return runContentCore(config, url, { program: 'replay', args: values.again ? ['--again'] : [] });
   if (action === 'import')
     return importFile(config, url, target!, values.unsealed === true).catch((error: unknown) => {
       throw toldAs(error);
@@ -138,7 +138,7 @@ async function exportFile(
 
 /** Into a database that may be empty altogether. */
 async function importFile(config: LocalConfig, url: string, target: string, isUnsealed: boolean): Promise<number> {
-  if ((await contentCore(config, url, '--tables-only')) !== 0) return 1;
+  if ((await runContentCore(config, url, { program: 'replay', args: ['--tables-only'] })) !== 0) return 1;
   const from = performance.now();
   const file = path.resolve(config.cwd, target);
   const key = isUnsealed ? null : secretKey(config);
@@ -158,24 +158,6 @@ async function importFile(config: LocalConfig, url: string, target: string, isUn
   } finally {
     progress.end();
   }
-}
-
-/** Runs content-core's replay, which knows the models; it speaks for itself. */
-async function contentCore(config: LocalConfig, url: string, ...options: string[]): Promise<number> {
-  const program = path.join(config.root, 'apps', 'content-core', 'dist', 'replay.js');
-  const child = spawn(process.execPath, [program, ...options], {
-    env: {
-      ...config.environment,
-      DATABASE_URL: url,
-      ATOMO_SERVICE: config.service,
-      ENCRYPTION_KEY: config.encryptionKey || (readHome<Secrets>(config, 'secrets.json')?.encryptionKey ?? ''),
-    },
-    stdio: ['ignore', 'inherit', 'inherit'],
-  });
-  const stop = (signal: NodeJS.Signals) => void child.kill(signal);
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, stop);
-  const [code] = (await once(child, 'close')) as [number | null];
-  return code ?? 1;
 }
 
 function rate(events: number, from: number): string {

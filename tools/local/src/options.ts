@@ -10,7 +10,7 @@ type Options = NonNullable<ParseArgsConfig['options']>;
  * @throws Refusal naming the argument that is not known
  */
 export function parseOptions<Known extends Options>(
-  command: 'start' | 'import' | 'events' | 'projections' | 'migrate',
+  command: 'start' | 'import' | 'events' | 'projections' | 'migrate' | 'user',
   args: string[],
   options: Known,
 ) {
