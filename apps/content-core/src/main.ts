@@ -1,5 +1,5 @@
 import multipart from '@fastify/multipart';
-import { accessEntities, openAccess } from '@atomo-cc/access';
+import { accessEntities, Accounts, openAccess } from '@atomo-cc/access';
 import { ATOMO_EVENTS } from '@atomo-cc/events';
 import {
   announceAppended,
@@ -30,6 +30,7 @@ import { memoryApi } from './memory/index.js';
 import { contentCoreMigrations } from './migrations.js';
 import { createModelTables, loadSchema, modelsApi, projectionsOf } from './models/index.js';
 import { projectionsApi } from './projections/index.js';
+import { usersApi } from './users/index.js';
 
 const NAME = 'content-core';
 /** Relay, login and the shards of projections and their builds; a shard takes a connection while it has something to do. */
@@ -71,6 +72,7 @@ await runService(async () => {
   });
   const apiSchema = buildApiSchema([
     sessionsApi(access.sessions),
+    usersApi(new Accounts(database, codec, schema.roles), onAppended),
     modelsApi(schema, database, { codec, wasErasedSince, onAppended, changes: { fence: new Fence(), hints } }),
     eventsApi(database, codec),
     auditApi(database, codec),

@@ -57,6 +57,7 @@ it('every append writes a row for each event, in its transaction, with names and
         fields: ['a', 'email', 'name', 'stage', 'Ärger'],
         address: '10.1.2.3',
         requestId: 'request 7',
+        reason: null,
       },
     ],
   });
@@ -99,7 +100,7 @@ async function generate(tenant: TenantId, rows: number, first: number): Promise<
     [tenant, first, rows],
   );
   return generated
-    .map((entry) => ({ ...entry, position: BigInt(entry.position), requestId: null }))
+    .map((entry) => ({ ...entry, position: BigInt(entry.position), requestId: null, reason: null }))
     .toSorted((a, b) => Number(b.position - a.position));
 }
 

@@ -48,6 +48,8 @@ export interface AuditEntry {
   readonly address: string | null;
   /** The event's correlation id: one for everything that a request set off. */
   readonly requestId: string | null;
+  /** Why, in the words of who did it, where they were asked. */
+  readonly reason: string | null;
 }
 
 /** A page of the audit log. */
@@ -139,6 +141,7 @@ interface FoundRow {
   readonly fields: string[];
   readonly address: string | null;
   readonly request_id: string | null;
+  readonly reason: string | null;
 }
 /** The floor stands in every row, and in one without anything else when nothing was found. */
 type AuditRow = { [Column in keyof FoundRow]: FoundRow[Column] | null } & { readonly floor: string | null };
@@ -154,6 +157,7 @@ function toEntry(row: FoundRow): AuditEntry {
     fields: row.fields,
     address: row.address,
     requestId: row.request_id,
+    reason: row.reason,
   };
 }
 
@@ -234,7 +238,7 @@ function pageStatement(groups: string, source: string, look = '$11'): string {
       from groups g
       left join (select grp, count(*) as rows, min(position) as low from found group by grp) f on f.grp is not distinct from g.action
     )
-    select floor, p.*, e.metadata->>'correlationId' as request_id
+    select floor, p.*, e.metadata->>'correlationId' as request_id, e.metadata->>'reason' as reason
     from floors
     left join lateral (
       select position, recorded_at, actor, action, stream, stream_version, fields, address

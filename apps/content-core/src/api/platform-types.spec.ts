@@ -1,10 +1,13 @@
 import type { EventCodec } from '@atomo-cc/event-store';
 import { defineSchema, text } from '@atomo-cc/schema';
 import type { AppDatabase } from '@atomo-cc/platform/postgres';
+import type { Accounts, Sessions } from '@atomo-cc/access';
+import { sessionsApi } from '../auth/index.js';
 import { auditApi, eventsApi } from '../events/index.js';
 import { syncJobsApi, type Imports, type ProgressFeed } from '../historical-sync/index.js';
 import { memoryApi } from '../memory/index.js';
 import { projectionsApi } from '../projections/index.js';
+import { usersApi } from '../users/index.js';
 import { buildApiSchema } from './server.js';
 
 /** None of the parts is asked for anything here. */
@@ -16,6 +19,8 @@ const schema = buildApiSchema([
   projectionsApi(database),
   syncJobsApi(nothing as Imports, nothing as ProgressFeed),
   memoryApi(nothing as Parameters<typeof memoryApi>[0]),
+  sessionsApi(nothing as Sessions),
+  usersApi(nothing as Accounts, () => undefined),
 ]);
 const named = Object.keys(schema.getTypeMap()).filter((name) => !name.startsWith('__'));
 const modelOf = (name: string, plural: string) =>

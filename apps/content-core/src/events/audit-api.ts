@@ -54,9 +54,12 @@ const AuditEntryType = new GraphQLObjectType<AuditNode>({
   description: 'Who did what, when and to what. One entry for each event.',
   fields: {
     at: { type: new GraphQLNonNull(DateTimeScalar), description: 'When it was recorded.' },
-    actor: { type: new GraphQLNonNull(GraphQLString), description: 'user:<id>, key:<id> or system:<part>.' },
+    actor: {
+      type: new GraphQLNonNull(GraphQLString),
+      description: 'user:<id>, token:<id>, key:<id>, operator:<login name> or system:<part>.',
+    },
     action: { type: new GraphQLNonNull(GraphQLString), description: 'The type of the event: Contact.updated.' },
-    stream: { type: new GraphQLNonNull(GraphQLString), description: 'The record it happened to: Contact-<id>.' },
+    stream: { type: new GraphQLNonNull(GraphQLString), description: 'What it happened to: Contact-<id>, user-<id>.' },
     streamVersion: { type: new GraphQLNonNull(GraphQLInt), description: "The record's version after it." },
     fields: {
       type: new GraphQLNonNull(new GraphQLList(new GraphQLNonNull(GraphQLString))),
@@ -67,6 +70,7 @@ const AuditEntryType = new GraphQLObjectType<AuditNode>({
       type: GraphQLString,
       description: 'One id for everything that the request set off: the x-request-id of its answer.',
     },
+    reason: { type: GraphQLString, description: 'Why, in the words of who did it, where they were asked.' },
     changes: {
       type: new GraphQLNonNull(new GraphQLList(new GraphQLNonNull(AuditChange))),
       description: 'The values before and after, read from the events only when asked for.',
