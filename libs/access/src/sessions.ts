@@ -8,10 +8,10 @@ import { Credentials, endSessions, isStillHash, openSession, rotateSession } fro
 import { type Origin, type Person, type Principal, SCOPES } from './principal.js';
 import {
   ACCESS_TOKEN_SECONDS,
+  AccessTokens,
   invalidAccessToken,
   issueAccessToken,
   newRefreshToken,
-  readAccessToken,
   readRefreshToken,
   secretHash,
   type TokenKeys,
@@ -59,6 +59,7 @@ export class Sessions {
   private readonly credentials: Credentials;
   private readonly clock: Clock;
   private readonly known: Beliefs<Principal | undefined>;
+  private readonly tokens: AccessTokens;
 
   constructor(
     system: SystemDatabase,
@@ -67,6 +68,7 @@ export class Sessions {
   ) {
     this.credentials = new Credentials(system);
     this.clock = options.clock ?? systemClock;
+    this.tokens = new AccessTokens(keys);
     this.known = new Beliefs((id, now) => this.lookUp(id, now), this.clock);
   }
 
@@ -182,7 +184,7 @@ export class Sessions {
    * @throws CodedError UNAUTHENTICATED
    */
   async verifyAccessToken(token: string, believedMs?: number): Promise<Principal> {
-    const claims = await readAccessToken(this.keys, token, this.clock.now());
+    const claims = await this.tokens.read(token, this.clock.now());
     const principal = await this.known.get(claims.sessionId, believedMs);
     if (principal?.userId !== claims.userId || principal.tenantId !== claims.tenantId) throw invalidAccessToken();
     return principal;

@@ -2,7 +2,9 @@ import { SignJWT } from 'jose';
 import { DEFAULT_TENANT_ID, type UserId, uuidv7 } from '@atomo-cc/kernel';
 import {
   ACCESS_TOKEN_SECONDS,
+  AccessTokens,
   issueAccessToken,
+  MOST_VERIFIED,
   newRefreshToken,
   readAccessToken,
   readRefreshToken,
@@ -46,6 +48,38 @@ test('a token says what it was issued for, until its 15 minutes are over', async
   expect(await readAccessToken(keys, token, NOW + ACCESS_TOKEN_SECONDS * 1000 - 1000)).toEqual(claims);
   await expect(readAccessToken(keys, token, NOW + ACCESS_TOKEN_SECONDS * 1000)).rejects.toMatchObject({
     code: 'UNAUTHENTICATED',
+  });
+});
+
+describe('tokens that are read again', () => {
+  test('are computed over once, until they run out', async () => {
+    const tokens = new AccessTokens(keys);
+    const token = await issue();
+    const claimed = await tokens.read(token, NOW);
+    expect(claimed).toEqual(claims);
+    expect(await tokens.read(token, NOW + ACCESS_TOKEN_SECONDS * 1000 - 1000)).toBe(claimed);
+    await expect(tokens.read(token, NOW + ACCESS_TOKEN_SECONDS * 1000)).rejects.toMatchObject({
+      code: 'UNAUTHENTICATED',
+    });
+  });
+
+  test('are taken for no other', async () => {
+    const tokens = new AccessTokens(keys);
+    const token = await issue();
+    await tokens.read(token, NOW);
+    const [header, payload, signature] = split(token);
+    const forged = `${header}.${payload}.${signature.slice(0, -4)}AAAA`;
+    await expect(tokens.read(forged, NOW)).rejects.toMatchObject({ code: 'UNAUTHENTICATED' });
+    await expect(tokens.read(forged, NOW)).rejects.toMatchObject({ code: 'UNAUTHENTICATED' });
+  });
+
+  test('are not remembered without end', async () => {
+    const tokens = new AccessTokens(keys);
+    const first = await issue();
+    const claimed = await tokens.read(first, NOW);
+    for (let n = 1; n <= MOST_VERIFIED; n += 1)
+      await tokens.read(await issueAccessToken(key, claims, NOW + n * 1000), NOW);
+    expect(await tokens.read(first, NOW)).not.toBe(claimed);
   });
 });
 

@@ -221,10 +221,11 @@ function readAt<Result>(
   schema: SchemaDefinition,
   { principal: { tenantId } }: ApiContext,
   time: string | null | undefined,
-  read: (tx: Tx, time: string | null) => Promise<Result>,
+  read: (tx: Pick<Tx, 'query'>, time: string | null) => Promise<Result>,
 ): Promise<Result> {
   if (time) return readAsOf(database, schema, tenantId, time, read);
-  return database.transaction(tenantId, (tx) => read(tx, null));
+  // Nothing is asked before, so it needs no transaction that is held open.
+  return read({ query: (text, parameters) => database.read(tenantId, text, parameters) }, null);
 }
 
 /** What a mutation answers: the record as the command has left it, or what is read where its own fields are not enough. */

@@ -17,7 +17,7 @@ import {
   template,
   text,
 } from '@atomo-cc/schema';
-import { Tx } from '@atomo-cc/platform/postgres';
+import { AppDatabase, Tx } from '@atomo-cc/platform/postgres';
 import { aDatabase, type TestDatabase } from '@atomo-cc/testing';
 import { anApi, SHOP_TENANTS, type Json, type TestApi } from '../testing/index.js';
 import { createModelTables } from './model-tables.js';
@@ -89,6 +89,11 @@ beforeEach(() => {
   jest.spyOn(Tx.prototype, 'query').mockImplementation(function (this: Tx, sql, parameters) {
     statements.push(sql);
     return query.call(this, sql, parameters) as never;
+  });
+  const read = AppDatabase.prototype.read;
+  jest.spyOn(AppDatabase.prototype, 'read').mockImplementation(function (this: AppDatabase, tenant, sql, parameters) {
+    statements.push(sql);
+    return read.call(this, tenant, sql, parameters) as never;
   });
 });
 

@@ -7,12 +7,11 @@ import {
   fateOf,
   openAppDatabase,
   openSystemDatabase,
-  sqlState,
   SYSTEM_ROLE,
-  violatedConstraint,
   type AppDatabase,
   type SystemDatabase,
 } from './database.js';
+import { sqlState, violatedConstraint } from './errors.js';
 import { Leases1700000001000, releaseLease, takeLease } from './lease.js';
 import { changeTables, describeConnectFault, migrate, runAll, tenantTable } from './migrate.js';
 

@@ -1,7 +1,10 @@
 import { createHash } from 'node:crypto';
-import type { Client, PoolClient, QueryConfig } from 'pg';
+import type { Client, Pool, PoolClient, QueryConfig } from 'pg';
+import type { PostgresDriver } from 'typeorm/driver/postgres/PostgresDriver.js';
 import { DataSource, type EntityTarget, type ObjectLiteral, type QueryRunner, type Repository } from 'typeorm';
 import { CodedError, isCodedError, isUuid, type TenantId } from '@atomo-cc/kernel';
+import { isConnectionLost, sqlState } from './errors.js';
+import { readAsTenant } from './tenant-read.js';
 
 /** The Postgres role that serves requests: it sees the rows of the tenant set for its transaction, and no others. */
 export const APP_ROLE = 'atomo_app';
@@ -201,7 +204,11 @@ export async function inTransaction<Result>(
 
 /** The database as request handlers have it: every transaction belongs to one tenant. */
 export class AppDatabase {
-  constructor(private readonly source: DataSource) {}
+  private readonly pool: Pool;
+
+  constructor(private readonly source: DataSource) {
+    this.pool = (source.driver as PostgresDriver).master as Pool;
+  }
 
   /**
    * Runs `work` in one transaction that sees only `tenant`'s rows, and none if that is no UUID; an error rolls everything back.
@@ -214,6 +221,24 @@ export class AppDatabase {
     // row-level security lets it do nothing.
     const begin = `begin; set local app.tenant_id to '${isUuid(tenant) ? tenant : ''}'`;
     return inTransaction(this.source, (tx) => tx.begin(begin), work);
+  }
+
+  /**
+   * Reads with one statement, which sees only `tenant`'s rows, and none if that is no UUID. As in a transaction of its own, but
+   * in one round trip, and prepared: the texts need not be of a fixed set, since a connection keeps those that it used last.
+   * @throws what Postgres answers; an error with a fate (see `fateOf`) when the connection failed, or no answer came in time
+   */
+  async read<Row = Record<string, unknown>>(
+    tenant: TenantId,
+    sql: string,
+    parameters: readonly unknown[] = [],
+  ): Promise<Row[]> {
+    try {
+      return await readAsTenant<Row>(this.pool, isUuid(tenant) ? tenant : '', sql, parameters);
+    } catch (error) {
+      if (isConnectionLost(error)) setUndone(error);
+      throw error;
+    }
   }
 
   /** Answers whether Postgres answers; for health checks. */
@@ -284,23 +309,4 @@ export async function openAppDatabase(options: DatabaseOptions): Promise<AppData
 /** Opens the pool of background parts. The roles must exist: run the migrations first. */
 export async function openSystemDatabase(options: DatabaseOptions): Promise<SystemDatabase> {
   return new SystemDatabase(await connect(options, SYSTEM_ROLE));
-}
-
-/** The SQLSTATE of an error that Postgres answered, or null for any other error. */
-export function sqlState(error: unknown): string | null {
-  return answered(error)?.code ?? null;
-}
-
-/** The constraint that an error of Postgres names, such as `event_log_pkey`, or null. */
-export function violatedConstraint(error: unknown): string | null {
-  return answered(error)?.constraint ?? null;
-}
-
-/** What Postgres answered, whether the driver's error is at hand or TypeORM's around it. */
-function answered(error: unknown): { readonly code: string; readonly constraint?: string } | null {
-  const { driverError } = (error ?? {}) as { driverError?: unknown };
-  const { code, severity, constraint } = (driverError ?? error ?? {}) as Record<string, unknown>;
-  // Errors of sockets have codes as well (EPIPE); only Postgres says how severe it is.
-  if (typeof code !== 'string' || typeof severity !== 'string') return null;
-  return typeof constraint === 'string' ? { code, constraint } : { code };
 }

@@ -4,15 +4,13 @@ export {
   fateOf,
   openAppDatabase,
   openSystemDatabase,
-  sqlState,
   SYSTEM_ROLE,
   SystemDatabase,
   Tx,
-  violatedConstraint,
 } from './database.js';
 export { booleanArray, byteaArray, doubleArray, intArray, jsonArray, textArray, timestampArray } from './arrays.js';
 export type { DatabaseOptions, TransactionFate } from './database.js';
-export { POSTGRES_ERRORS } from './errors.js';
+export { POSTGRES_ERRORS, sqlState, violatedConstraint } from './errors.js';
 export { Leases1700000001000, releaseLease, takeLease } from './lease.js';
 export type { Lease } from './lease.js';
 export { changeTables, describeConnectFault, migrate, runAll, tenantTable } from './migrate.js';
