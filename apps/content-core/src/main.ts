@@ -10,6 +10,7 @@ import {
   SubjectKeys,
   wasErasedSince,
 } from '@atomo-cc/event-store';
+import { formerNames } from '@atomo-cc/schema';
 import type { TenantId } from '@atomo-cc/kernel';
 import { localHashEmbedder, SemanticStore } from '@atomo-cc/memory';
 import { openBlobStore } from '@atomo-cc/platform/blobs';
@@ -59,7 +60,7 @@ await runService(async () => {
   const imports = new Imports(database, blobs, relay, redis);
   const keys = new SubjectKeys(config.ENCRYPTION_KEY);
   await system.transaction((tx) => keys.check(tx));
-  const codec = new EventCodec(keys, ATOMO_EVENTS);
+  const codec = new EventCodec(keys, ATOMO_EVENTS.withFormerNames(formerNames(schema)));
   let runner: ProjectionRunner | undefined;
   const onAppended = (tenant: TenantId) => {
     runner?.wake();

@@ -2,11 +2,11 @@
 // its own because it needs the schema, and nothing imports an app. Ends with 0 when the database is as declared, with 2 when
 // something is left to be done, with 1 when it was refused.
 import { inspect, parseArgs } from 'node:util';
-import { CodedError, isCodedError } from '@atomo-cc/kernel';
+import { isCodedError } from '@atomo-cc/kernel';
 import { migrate } from '@atomo-cc/platform/postgres';
 import { tablesConfig } from './config.js';
 import { contentCoreMigrations } from './migrations.js';
-import { applyMigration, loadSchema, planMigration, readRename, sentenceOf } from './models/index.js';
+import { applyMigration, loadSchema, planMigration, sentenceOf } from './models/index.js';
 
 const LEFT_TO_DO = 2;
 
@@ -14,26 +14,21 @@ try {
   const config = tablesConfig();
   const { values, positionals } = parseArgs({
     allowPositionals: true,
-    options: { rename: { type: 'string', multiple: true }, allow: { type: 'string', multiple: true } },
+    options: { allow: { type: 'string', multiple: true } },
   });
-  const renames = (values.rename ?? []).map((text) => {
-    const rename = readRename(text);
-    if (rename) return rename;
-    throw new CodedError('MIGRATION_REFUSED', `--rename ${text} is no rename such as Contact.name=fullName.`);
-  });
-  const answers = { renames, allowed: values.allow ?? [] };
+  const allowed = values.allow ?? [];
   const schema = await loadSchema(config.ATOMO_SERVICE);
   if (positionals[0] === 'apply') {
     // The roles that tables are granted to come with the platform's own; a plan changes not even those.
     await migrate(config.DATABASE_URL, contentCoreMigrations);
-    const { steps, drift, left } = await applyMigration(config.DATABASE_URL, schema, answers);
+    const { steps, drift, left } = await applyMigration(config.DATABASE_URL, schema, allowed);
     tell('Somebody else has changed the database:', drift);
     tell('Done:', steps.map(sentenceOf));
     tell('Left as it is, since nobody allowed it:', left.map(sentenceOf));
     if (steps.length + left.length === 0) say('Nothing to do: the database is as the schema declares it.');
     process.exitCode = left.length > 0 ? LEFT_TO_DO : 0;
   } else {
-    const { steps, drift, left } = await planMigration(config.DATABASE_URL, schema, answers);
+    const { steps, drift, left } = await planMigration(config.DATABASE_URL, schema, allowed);
     const ready = steps.filter(({ waits }) => !waits);
     const waiting = steps.filter(({ waits }) => waits);
     tell('Somebody else has changed the database:', drift);

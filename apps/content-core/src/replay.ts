@@ -6,7 +6,7 @@ import { isCodedError } from '@atomo-cc/kernel';
 import { ATOMO_EVENTS } from '@atomo-cc/events';
 import { EventCodec, replayLog, SubjectKeys } from '@atomo-cc/event-store';
 import { migrate, openSystemDatabase } from '@atomo-cc/platform/postgres';
-import type { SchemaDefinition } from '@atomo-cc/schema';
+import { formerNames, type SchemaDefinition } from '@atomo-cc/schema';
 import { replayConfig, tablesConfig } from './config.js';
 import { contentCoreMigrations } from './migrations.js';
 import { createModelTables, loadSchema, projectionsOf } from './models/index.js';
@@ -29,7 +29,7 @@ try {
 
 async function replay(databaseUrl: string, schema: SchemaDefinition): Promise<void> {
   const keys = new SubjectKeys(replayConfig().ENCRYPTION_KEY);
-  const codec = new EventCodec(keys, ATOMO_EVENTS);
+  const codec = new EventCodec(keys, ATOMO_EVENTS.withFormerNames(formerNames(schema)));
   const database = await openSystemDatabase({ url: databaseUrl, service: 'atomo replay', poolSize: POOL_SIZE });
   const from = performance.now();
   try {

@@ -101,10 +101,11 @@ export class EventCodec {
     return sealFields({ tenant, stream, type: STATE }, values, personal, keys.get(personal.subject)!);
   }
 
-  /** The values that `sealState` was given; null in fields whose subject was erased since. */
+  /** The values that `sealState` was given, under today's names; null in fields whose subject was erased since. */
   async openState(tx: Tx, tenant: TenantId, stream: string, stored: Data): Promise<Data> {
     const state = { tenant, stream, type: STATE, data: stored };
-    return openFields(state, stored, await this.keysOf(tx, [state]));
+    const opened = openFields(state, stored, await this.keysOf(tx, [state]));
+    return this.catalogue.renamed(stream.slice(0, stream.indexOf('-')), opened);
   }
 
   private keysOf(tx: Tx, all: readonly (Place & { readonly data: Data })[]): Promise<Keys> {

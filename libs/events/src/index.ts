@@ -15,4 +15,4 @@ export type {
   RecordedEvent,
 } from './events.js';
 export { ATOMO_EVENTS, EVENT_ERRORS, EventCatalogue } from './upcasting.js';
-export type { EventShape, Upcaster } from './upcasting.js';
+export type { EventShape, FormerNames, Upcaster } from './upcasting.js';

@@ -63,6 +63,14 @@ describe('a catalogue', () => {
     expect(old.data).toEqual({ grams: 1 });
   });
 
+  it("names fields as they are called today, after the shape is today's", () => {
+    const renamed = moved.withFormerNames(new Map([['Crate', new Map([['isNew', 'fresh']])]]));
+    expect(renamed.upcast(event('Crate.weighed', 1, {}))).toEqual(event('Crate.weighed', 2, { fresh: true }));
+    expect(renamed.upcast(event('Box.weighed', 1, {}))).toEqual(event('Box.weighed', 2, { isNew: true }));
+    const today = event('Crate.weighed', 2, { fresh: false });
+    expect(renamed.upcast(today)).toBe(today);
+  });
+
   it('knows the kinds of models whatever their names', () => {
     expect(moved.upcast(event('Crate.weighed', 1, {}))).toEqual(event('Crate.weighed', 2, { isNew: true }));
     expect(moved.upcast(event('Box2.weighed', 2, {}))).toEqual(event('Box2.weighed', 2, {}));

@@ -29,6 +29,9 @@ export interface EventShape {
   readonly upcasters: Readonly<Record<number, Upcaster>>;
 }
 
+/** For each model, its fields' former names with those of today, as events name them. */
+export type FormerNames = ReadonlyMap<string, ReadonlyMap<string, string>>;
+
 /**
  * The types of event that there are. Models are declared by whoever runs Atomo, so theirs stand under `*.created` and its
  * kin, which hold for every name before the dot; every other type stands under its own name.
@@ -36,8 +39,14 @@ export interface EventShape {
 export class EventCatalogue {
   private readonly shapes: ReadonlyMap<string, EventShape>;
 
-  /** @throws TypeError for a shape with a version that nothing leads on from, or with an upcaster too many */
-  constructor(shapes: Readonly<Record<string, EventShape>>) {
+  /**
+   * @param formerNames fields of models that were renamed since events were written
+   * @throws TypeError for a shape with a version that nothing leads on from, or with an upcaster too many
+   */
+  constructor(
+    shapes: Readonly<Record<string, EventShape>>,
+    private readonly formerNames: FormerNames = new Map(),
+  ) {
     this.shapes = new Map(Object.entries(shapes));
     for (const [type, { version, upcasters }] of this.shapes) {
       const older = Array.from({ length: version - 1 }, (_, index) => String(index + 1));
@@ -49,27 +58,42 @@ export class EventCatalogue {
     }
   }
 
+  /** The same types, where fields of models were renamed. */
+  withFormerNames(formerNames: FormerNames): EventCatalogue {
+    return new EventCatalogue(Object.fromEntries(this.shapes), formerNames);
+  }
+
+  /** A model's values under the names that its fields have today; the same object when they stand under them already. */
+  renamed(model: string, data: NewEvent['data']): NewEvent['data'] {
+    const names = this.formerNames.get(model);
+    if (!names || !Object.keys(data).some((name) => names.has(name))) return data;
+    return Object.fromEntries(Object.entries(data).map(([name, value]) => [names.get(name) ?? name, value]));
+  }
+
   /** All types with the version that is written today. */
   versions(): ReadonlyMap<string, number> {
     return new Map([...this.shapes].map(([type, { version }]) => [type, version]));
   }
 
   /**
-   * The event with its data in today's shape; the same object when it has that already.
+   * The event with its data in today's shape and under today's names; the same object when it has those already.
    * @throws CodedError EVENT_TYPE_UNKNOWN, EVENT_VERSION_UNKNOWN; the details name type, version and, of a recorded event,
    * position
    */
   upcast<Event extends Pick<NewEvent, 'type' | 'schemaVersion' | 'data'>>(event: Event): Event {
     const { type, schemaVersion } = event;
-    const shape = this.shapes.get(type) ?? this.shapes.get(`*${type.slice(type.indexOf('.'))}`);
+    const dot = type.indexOf('.');
+    const shape = this.shapes.get(type) ?? this.shapes.get(`*${type.slice(dot)}`);
     if (!shape) throw unreadable('EVENT_TYPE_UNKNOWN', event);
-    if (schemaVersion === shape.version) return event;
     if (!Number.isInteger(schemaVersion) || schemaVersion < 1 || schemaVersion > shape.version) {
       throw unreadable('EVENT_VERSION_UNKNOWN', event);
     }
     let { data } = event;
     for (let version = schemaVersion; version < shape.version; version += 1) data = shape.upcasters[version]!(data);
-    return { ...event, schemaVersion: shape.version, data };
+    data = this.renamed(type.slice(0, dot), data);
+    return data === event.data && schemaVersion === shape.version
+      ? event
+      : { ...event, schemaVersion: shape.version, data };
   }
 }
 

@@ -96,7 +96,7 @@ function describeModel(schema: SchemaDefinition, model: ModelDefinition, role: s
       return other !== undefined && grantOf(other, operation, role) !== null;
     });
   const fields = model.fields
-    .map((field) => ({ ...field, can: rights(field.name) }))
+    .map((field) => ({ ...field, formerly: [], can: rights(field.name) }))
     .filter(({ can }) => isAny(can))
     // A slug's scope and a default say something of other fields and values, which is meant for who may write.
     .map((field) => (field.can.create || field.can.update ? field : { ...field, default: null, slug: null }));

@@ -72,6 +72,14 @@ export class Field<Value> {
     return this.with({ pii: 'sensitive' });
   }
 
+  /**
+   * The name it had before, or several, the newest first. Its values move over, those of the past too; say it for as long as
+   * there are events from then, which is for ever.
+   */
+  formerly(...names: string[]): this {
+    return this.with({ formerly: names });
+  }
+
   /** What the field means, in a sentence; it becomes the documentation of the API. */
   describe(description: string): this {
     return this.with({ description });
@@ -200,6 +208,7 @@ const NOTHING: Omit<Attributes, 'type'> = {
   file: null,
   default: null,
   pii: null,
+  formerly: [],
   searchable: false,
   messages: null,
   ui: null,

@@ -160,6 +160,7 @@ export function checkField(
     if (type === 'relation' || type === 'slug') add(`a block has no ${type}; it belongs into the fields of the model`);
     if (given.pii !== null) add('say personal() of the blocks field as a whole; a part of it cannot be sealed alone');
     if (given.unique || given.index) add('what is inside a block has no index');
+    if (given.formerly.length > 0) add('what is inside a block has no former name');
   }
   const allowed = given.blocks === null ? null : blockNames(context, path, given.blocks);
   if (type === 'blocks' && allowed?.length === 0)
@@ -293,6 +294,20 @@ export function blocksOf(context: Context, model: ModelDefinition): BlockDefinit
 
 /** Checks what a field says of its neighbours. */
 export function checkAmongFields(context: Context, path: string, model: ModelDefinition, field: FieldDefinition): void {
+  for (const former of isStrings(field.formerly) ? field.formerly : []) {
+    const others = model.fields.filter((other) => other !== field && other.formerly.includes(former));
+    const taken = [...model.fields, ...model.relations, ...model.computed, ...others].find(
+      (other) => other.name === former || others.includes(other as FieldDefinition),
+    );
+    if (!/^[a-z][A-Za-z0-9]*$/.test(former) || TAKEN_FIELDS.includes(former))
+      context.add(path, `${quoted(former)} cannot have been a field's name. Example: text().formerly('name')`);
+    else if (taken)
+      context.add(
+        path,
+        `was called ${former}, and so is or was ${taken.name}: events could not tell them apart. Choose another name for it`,
+      );
+  }
+  if (!isStrings(field.formerly)) context.add(path, "formerly() takes names. Example: text().formerly('name')");
   const { from, scope } = field.slug ?? { from: null, scope: [] };
   const source = model.fields.find(({ name }) => name === from);
   if (from !== null && !(source && (TEXTS.includes(source.type) || source.type === 'enum') && source.type !== 'slug'))

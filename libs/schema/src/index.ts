@@ -57,6 +57,7 @@ export {
   columnOf,
   DEFAULT_MAX_LENGTH,
   fieldNamed,
+  formerNames,
   inputName,
   isDemanded,
   linkColumnOf,

@@ -133,6 +133,8 @@ export interface FieldDefinition {
   readonly file: { readonly accept: readonly string[] | null; readonly maxBytes: number | null } | null;
   readonly default: FieldDefault | null;
   readonly pii: Pii | null;
+  /** The names it had before: its column is renamed, and values that events have under them are its own. */
+  readonly formerly: readonly string[];
   /** Its text is found by full-text search. */
   readonly searchable: boolean;
   /** What to say instead of the usual sentence when a rule is broken. */
@@ -276,13 +278,25 @@ export const DEFAULT_MAX_LENGTH = 10_000;
 export const OWN_FIELDS: readonly string[] = ['id', 'version', 'createdAt', 'updatedAt'];
 
 /** The column that holds a field's value: `companyName` → `company_name`, relation `company` → `company_id`. */
-export function columnOf(field: FieldDefinition): string {
+export function columnOf(field: Pick<FieldDefinition, 'name' | 'type'>): string {
   return snakeCase(inputName(field));
 }
 
 /** The name under which a field is written: relations take the other record's id. */
 export function inputName(field: Pick<FieldDefinition, 'name' | 'type'>): string {
   return field.type === 'relation' ? `${field.name}Id` : field.name;
+}
+
+/** For each model, the names that its fields had before with those of today, as events have them (`inputName`). */
+export function formerNames(schema: SchemaDefinition): Map<string, Map<string, string>> {
+  return new Map(
+    schema.models.map(({ name: model, fields }) => [
+      model,
+      new Map(
+        fields.flatMap((field) => field.formerly.map((name) => [inputName({ ...field, name }), inputName(field)])),
+      ),
+    ]),
+  );
 }
 
 /** Whether a new record must say a value for the field: nothing else provides one. */

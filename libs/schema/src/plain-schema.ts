@@ -514,7 +514,7 @@ const KIND_TAGS: Readonly<Record<string, { readonly of: 'string' | 'number'; mak
   integer: { of: 'number', make: () => integer() },
 };
 
-const RULE_TAGS = 'min max pattern unique index searchable personal sensitive default label'.split(' ');
+const RULE_TAGS = 'min max pattern unique index searchable personal sensitive default label formerly'.split(' ');
 
 /** The field with what a tag says, or null when that means nothing for it. */
 function applyTag(field: Field<unknown>, tag: string, said: string): Field<unknown> | null {
@@ -527,6 +527,8 @@ function applyTag(field: Field<unknown>, tag: string, said: string): Field<unkno
       return field.personal();
     case 'sensitive':
       return field.sensitive();
+    case 'formerly':
+      return field.formerly(...said.split(/[\s,]+/).filter(Boolean));
     case 'label':
       return field.ui({ label: said });
     case 'default':

@@ -47,9 +47,9 @@ test('a plan tells what is to be done, apply does it, and the codes say whether 
   );
   expect(await migrate('fullName?: string;', 'apply')).toMatchObject({
     code: 1,
-    output: expect.stringMatching(/^Nothing was changed\. .*--rename Person\.name=fullName/),
+    output: expect.stringMatching(/^Nothing was changed\. .*say formerly\('name'\)/),
   });
-  expect(await migrate('fullName?: string;', 'apply', '--rename', 'Person.name=fullName')).toMatchObject({ code: 0 });
+  expect(await migrate('\n/** @formerly name */\nfullName?: string;', 'apply')).toMatchObject({ code: 0 });
   expect(await database.asOwner('select full_name from model_person')).toEqual([{ full_name: 'Ada' }]);
   expect(await migrate('age?: number;', 'apply')).toMatchObject({
     code: 2,

@@ -9,17 +9,13 @@ const USAGE = 'Say what to do: npm run migrate -- plan or apply; see npm run mig
 await runCommand(async () => {
   const { values, positionals } = parseOptions('migrate', process.argv.slice(2), {
     service: { type: 'string' },
-    rename: { type: 'string', multiple: true },
     allow: { type: 'string', multiple: true },
   });
   const [action, ...more] = positionals;
   if ((action !== 'plan' && action !== 'apply') || more.length > 0) throw new Refusal(USAGE);
   const config = readConfig();
   const service = values.service === undefined ? config.service : path.resolve(config.cwd, values.service);
-  const answers = [
-    ...(values.rename ?? []).map((rename) => `--rename=${rename}`),
-    ...(values.allow ?? []).map((name) => `--allow=${name}`),
-  ];
+  const answers = (values.allow ?? []).map((name) => `--allow=${name}`);
   return onDatabase(config, (url) => {
     const environment = { ATOMO_SERVICE: service };
     return runContentCore(config, url, { program: 'migrate', args: [action, ...answers], environment });

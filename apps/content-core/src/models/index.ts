@@ -5,4 +5,3 @@ export { applyMigration, createModelTables, planMigration, sentenceOf } from './
 export { modelsApi } from './models-api.js';
 export { recordFold, recordToKeep } from './record-states.js';
 export { projectionsOf } from './row-projection.js';
-export { readRename } from './schema-diff.js';

@@ -145,7 +145,7 @@ test('a new demand without a default stops where there are rows, until it is all
   });
   await expect(applyMigration(database.url, demanding)).rejects.toMatchObject({ code: 'MIGRATION_REFUSED' });
   expect(await columnsOf('model_author')).not.toContain('motto');
-  await applyMigration(database.url, demanding, { renames: [], allowed: ['require:Author.motto'] });
+  await applyMigration(database.url, demanding, ['require:Author.motto']);
   expect(await createModelTables(database.url, demanding)).toEqual({ steps: [], drift: [], left: [] });
 });
 
@@ -159,7 +159,7 @@ test('a field that is declared no longer stays until it is dropped by name', asy
   ]);
   expect((await applyMigration(database.url, narrow)).left).toMatchObject([{ rows: 1, what: 'Author.homepage' }]);
   expect(await columnsOf('model_author')).toContain('homepage');
-  await applyMigration(database.url, narrow, { renames: [], allowed: ['drop:Author.homepage'] });
+  await applyMigration(database.url, narrow, ['drop:Author.homepage']);
   for (const table of ['model_author', 'history_author']) expect(await columnsOf(table)).not.toContain('homepage');
   expect(await applyMigration(database.url, narrow)).toEqual({ steps: [], drift: [], left: [] });
 });
@@ -170,32 +170,29 @@ test('nothing is dropped unasked, also not what is empty', async () => {
   expect(await columnsOf('model_author')).toContain('homepage');
 });
 
-test('what may be a rename is asked about, and a rename keeps the values', async () => {
+test('what may be a rename is asked about, and one that is declared keeps the values', async () => {
   await insertAuthor({ name: 'Ada', email: 'a@example.org' });
-  const renamed = author('name', { name: 'fullName' });
-  await expect(createModelTables(database.url, renamed)).rejects.toThrow(/--rename Author\.name=fullName/);
-  const answers = { renames: [{ model: 'Author', from: 'name', to: 'fullName' }], allowed: [] };
-  expect(said(await planMigration(database.url, renamed, answers))).toEqual([
-    expect.stringMatching(/^Author\.name: rename it to fullName, with its values\./),
+  await expect(createModelTables(database.url, author('name', { name: 'fullName' }))).rejects.toThrow(
+    /say formerly\('name'\) .*--allow add:Author\.fullName/,
+  );
+  const renamed = author('name', { name: 'fullName', formerly: ['name'] });
+  expect(said(await planMigration(database.url, renamed))).toEqual([
+    expect.stringMatching(/^Author\.name: rename it to fullName, with its values/),
   ]);
   expect(await columnsOf('model_author')).toContain('name');
-  await applyMigration(database.url, renamed, answers);
+  await createModelTables(database.url, renamed);
   expect(await authors()).toMatchObject([{ full_name: 'Ada' }]);
-  expect(await applyMigration(database.url, renamed, answers)).toEqual({ steps: [], drift: [], left: [] });
-  const wrong = { renames: [{ model: 'Author', from: 'nick', to: 'alias' }], allowed: [] };
-  await expect(applyMigration(database.url, renamed, wrong)).rejects.toThrow(/declares no such field/);
+  expect(await columnsOf('history_author')).toContain('full_name');
+  expect(await applyMigration(database.url, renamed)).toEqual({ steps: [], drift: [], left: [] });
 });
 
 test('a key follows the field it is of when that is renamed', async () => {
   await insertAuthor({ name: 'Ada', email: 'a@example.org' });
   const renamed = changed('Author', ({ fields }) => ({
-    fields: fields.map((field) => (field.name === 'email' ? { ...field, name: 'mail' } : field)),
+    fields: fields.map((field) => (field.name === 'email' ? { ...field, name: 'mail', formerly: ['email'] } : field)),
     uniques: [{ fields: ['mail'], where: null, message: null }],
   }));
-  await applyMigration(database.url, renamed, {
-    renames: [{ model: 'Author', from: 'email', to: 'mail' }],
-    allowed: [],
-  });
+  await createModelTables(database.url, renamed);
   await expect(insertAuthor({ mail: 'a@example.org' })).rejects.toMatchObject({
     constraint: expect.stringMatching(/^uq_author_mail_/),
   });
@@ -225,7 +222,7 @@ test('another type stops; a wider one is taken when applied, another only when a
   await applyMigration(database.url, wider);
   const other = next('number', 'integer');
   await expect(applyMigration(database.url, other)).rejects.toThrow(/1 row .*--allow type:Box\.code/);
-  const allowed = { renames: [], allowed: ['type:Box.code'] };
+  const allowed = ['type:Box.code'];
   await put(4, 'x');
   await expect(applyMigration(database.url, other, allowed)).rejects.toThrow(/Nothing was changed\. Box\.code: .*"x"/);
   await database.system.transaction((tx) => tx.execute(`delete from model_box where code = 'x'`));
@@ -242,7 +239,7 @@ test('records that are alike stand against a key, whatever is allowed, and are n
     uniques: [...uniques, { fields: ['user'], where: null, message: null }],
   }));
   await expect(createModelTables(database.url, unique)).rejects.toThrow(/2 rows .* are alike/);
-  const refused = applyMigration(database.url, unique, { renames: [], allowed: ['add:Author.user'] });
+  const refused = applyMigration(database.url, unique, ['add:Author.user']);
   await expect(refused).rejects.toThrow(new RegExp(`${one}|${two}`));
   expect(await columnsOf('model_author')).not.toContain('motto');
   await database.system.transaction((tx) => tx.execute(`update model_author set "user" = 'v' where id = $1`, [one]));
@@ -278,7 +275,7 @@ test('a rule that became narrower stops where rows break it, until it is allowed
   const shorter = author('name', { maxLength: 2 });
   await expect(createModelTables(database.url, shorter)).rejects.toThrow(/1 row .*--allow narrow:Author\.name/);
   await expect(applyMigration(database.url, shorter)).rejects.toMatchObject({ code: 'MIGRATION_REFUSED' });
-  await applyMigration(database.url, shorter, { renames: [], allowed: ['narrow:Author.name'] });
+  await applyMigration(database.url, shorter, ['narrow:Author.name']);
   expect(await createModelTables(database.url, shorter)).toEqual({ steps: [], drift: [], left: [] });
 });
 
@@ -294,7 +291,7 @@ test('a check that rows break is held for what is written from then on, when tha
     ],
   }));
   await expect(createModelTables(database.url, checked)).rejects.toThrow(/--allow check:Author\.user/);
-  await applyMigration(database.url, checked, { renames: [], allowed: ['check:Author.user'] });
+  await applyMigration(database.url, checked, ['check:Author.user']);
   await expect(insertAuthor({ user: 'nobody' })).rejects.toMatchObject({ code: '23514' });
   expect(await createModelTables(database.url, checked)).toEqual({ steps: [], drift: [], left: [] });
 });
@@ -340,6 +337,6 @@ test('a model that is declared no longer keeps its tables until they are dropped
   const without = { ...blog, models: blog.models.filter(({ name }) => name !== 'Comment') };
   const { left } = await createModelTables(database.url, without);
   expect(left.map(({ what }) => what)).toEqual(['model_comment']);
-  await applyMigration(database.url, without, { renames: [], allowed: ['drop:model_comment'] });
+  await applyMigration(database.url, without, ['drop:model_comment']);
   expect(await columnsOf('history_comment')).toEqual([]);
 });

@@ -16,7 +16,6 @@ import {
   noteOf,
   plainIndexes,
   type Danger,
-  type Rename,
   type SchemaStep,
   type TableState,
 } from './schema-diff.js';
@@ -29,13 +28,6 @@ export const MIGRATION_ERRORS = {
   MIGRATION_REFUSED:
     'The change was not made, and nothing else was: the message tells which rows or permissions it lacks.',
 } as const;
-
-/** What someone has decided about steps that are not taken unasked. */
-export interface MigrationAnswers {
-  readonly renames: readonly Rename[];
-  /** Names of steps that may be taken: `drop:Contact.phone`. */
-  readonly allowed: readonly string[];
-}
 
 /** A step, with the rows that stand in its way or lose by it. */
 export interface PlannedStep extends SchemaStep {
@@ -58,7 +50,6 @@ export interface MigrationReport {
 
 /** How long a change waits for those who use a table; whoever comes later waits behind it. */
 const LOCK_TIMEOUT_MS = 10_000;
-const NOBODY: MigrationAnswers = { renames: [], allowed: [] };
 
 /**
  * Gives every model its tables, and brings those that are there to what is declared, as far as nothing can be lost: missing
@@ -69,7 +60,7 @@ const NOBODY: MigrationAnswers = { renames: [], allowed: [] };
  */
 export async function createModelTables(databaseUrl: string, schema: SchemaDefinition): Promise<MigrationReport> {
   return inChange(databaseUrl, async (tx) => {
-    const report = await takeSteps(tx, schema, NOBODY, 'boot');
+    const report = await takeSteps(tx, schema, [], 'boot');
     const stopped = report.steps.filter(({ waits }) => waits);
     if (stopped.length === 0) return report;
     throw new CodedError(
@@ -79,16 +70,16 @@ export async function createModelTables(databaseUrl: string, schema: SchemaDefin
   });
 }
 
-/** What `applyMigration` would do, and what it would wait for. Changes nothing. @throws CodedError MIGRATION_REFUSED for a wrong rename */
+/** What `applyMigration` would do, and what it would wait for. Changes nothing. */
 export async function planMigration(
   databaseUrl: string,
   schema: SchemaDefinition,
-  answers: MigrationAnswers = NOBODY,
+  allowed: readonly string[] = [],
 ): Promise<MigrationReport> {
   let report: MigrationReport | undefined;
   const undo = new Error('a plan changes nothing');
   await changeTables(databaseUrl, async (tx) => {
-    report = await takeSteps(tx, schema, answers, 'plan');
+    report = await takeSteps(tx, schema, allowed, 'plan');
     throw undo;
   }).catch((error: unknown) => {
     if (error !== undo) throw error;
@@ -97,16 +88,16 @@ export async function planMigration(
 }
 
 /**
- * Takes the steps that are safe or allowed, all in one transaction. Done again it finds nothing to do.
+ * Takes the steps that are safe, or allowed by their names (`drop:Contact.phone`), all in one transaction. Done again it finds nothing to do.
  * @throws CodedError MIGRATION_REFUSED, with nothing changed, when a needed step lacks a permission or rows stand against it
  */
 export async function applyMigration(
   databaseUrl: string,
   schema: SchemaDefinition,
-  answers: MigrationAnswers = NOBODY,
+  allowed: readonly string[] = [],
 ): Promise<MigrationReport> {
   return inChange(databaseUrl, async (tx) => {
-    const report = await takeSteps(tx, schema, answers, 'apply');
+    const report = await takeSteps(tx, schema, allowed, 'apply');
     const stopped = report.steps.filter(({ waits }) => waits);
     if (stopped.length === 0) return report;
     throw new CodedError('MIGRATION_REFUSED', `Nothing was changed. ${stopped.map(sentenceOf).join(' ')}`);
@@ -134,13 +125,12 @@ async function inChange<Result>(databaseUrl: string, work: (tx: Tx) => Promise<R
 async function takeSteps(
   tx: Tx,
   schema: SchemaDefinition,
-  { renames, allowed }: MigrationAnswers,
+  allowed: readonly string[],
   mode: 'boot' | 'plan' | 'apply',
 ): Promise<MigrationReport> {
   await tx.query(`select set_config('lock_timeout', $1, true)`, [String(LOCK_TIMEOUT_MS)]);
   const tables = await readTables(tx);
-  const diff = diffSchema(schema, tables, renames);
-  if (diff.faults.length > 0) throw new CodedError('MIGRATION_REFUSED', diff.faults.join(' '));
+  const diff = diffSchema(schema, tables);
   if (mode !== 'plan') await holdWriters(tx, diff.steps, tables);
   const steps: PlannedStep[] = [];
   const left: PlannedStep[] = [];

@@ -14,7 +14,7 @@ import {
   type DecodeEvents,
   type Projection,
 } from '@atomo-cc/event-store';
-import { modelNamed, type SchemaDefinition } from '@atomo-cc/schema';
+import { formerNames, modelNamed, type SchemaDefinition } from '@atomo-cc/schema';
 import { aDatabase, eventually, type TestDatabase } from '@atomo-cc/testing';
 import { contentCoreMigrations } from '../migrations.js';
 import { aPrincipal, SHOP, SHOP_TENANTS } from '../testing/index.js';
@@ -232,6 +232,38 @@ describe('a copy of the log', () => {
     const input = { name: 'Other' };
     await commands.update({ model: BRAND, id, input, expectedVersion: 1, idempotencyKey: null, context });
     expect(await verifyLog(copy.system, { onFault: () => undefined })).toMatchObject({ events: 167, broken: 0 });
+  });
+
+  it('is made anew under the names that fields have today', async () => {
+    const today: SchemaDefinition = {
+      ...SCHEMA,
+      models: SCHEMA.models.map((model) => ({
+        ...model,
+        fields: model.fields.map((field) => {
+          const name = { title: 'headline', contactMail: 'mail', brand: 'maker' }[field.name];
+          return name ? { ...field, name, formerly: [field.name] } : field;
+        }),
+      })),
+    };
+    const facts = (names: string) =>
+      copy.asOwner(`select id, version, ${names} from ${ITEM.table} order by tenant_id, id`);
+    const before = await facts('title as a, contact_mail as b, brand_id as c');
+    await createModelTables(copy.url, today);
+    expect(await facts('headline as a, mail as b, maker_id as c')).toEqual(before);
+    const renaming = new EventCodec(
+      new SubjectKeys('the encryption key of these tests'),
+      ATOMO_EVENTS.withFormerNames(formerNames(today)),
+    );
+    await replayLog({
+      databaseUrl: copy.url,
+      database: copy.system,
+      projections: [...projectionsOf(today, renaming), COUNTING],
+      decode: (tx, events) => renaming.decode(tx, events),
+      isAgain: true,
+    });
+    expect(await facts('headline as a, mail as b, maker_id as c')).toEqual(before);
+    const past = 'select count(*)::int as n from history_item where headline is null or maker_id is null';
+    expect(await copy.asOwner(past)).toEqual([{ n: 0 }]);
   });
 });
 

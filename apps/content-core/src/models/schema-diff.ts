@@ -108,19 +108,10 @@ export interface NewTable {
   readonly table: string;
 }
 
-/** `Contact.name=fullName`. */
-export interface Rename {
-  readonly model: string;
-  readonly from: string;
-  readonly to: string;
-}
-
 /** What is to be done, and what somebody else than Atomo has changed. */
 export interface SchemaDiff {
   readonly steps: readonly SchemaStep[];
   readonly drift: readonly string[];
-  /** Renames that fit neither what is there nor what is declared. */
-  readonly faults: readonly string[];
 }
 
 /** The table of a model's history: `history_contact`. */
@@ -180,32 +171,16 @@ export function familyOf(table: string): RegExp {
   return new RegExp(`^(${table}|${table.replace(/^model_/, 'history_')})(__b\\d+)?$`);
 }
 
-/** Reads `Contact.name=fullName`; null for what is no rename. */
-export function readRename(text: string): Rename | null {
-  const [, model, from, to] = /^([A-Z]\w*)\.([a-z]\w*)=([a-z]\w*)$/.exec(text) ?? [];
-  return model && from && to ? { model, from, to } : null;
-}
-
 /**
  * Compares what is declared with what is there, and answers the steps from the one to the other, in the order in which they
  * are to be taken. Decides nothing about rows: what depends on them says so in `danger`.
  * @param tables every table of models, histories, builds and links in the database
  */
-export function diffSchema(
-  schema: SchemaDefinition,
-  tables: readonly TableState[],
-  renames: readonly Rename[] = [],
-): SchemaDiff {
-  const faults = renames
-    .filter(({ model }) => !schema.models.some(({ name }) => name === model))
-    .map(
-      ({ model }) => `There is no model ${model}; models themselves cannot be renamed, their streams bear their names.`,
-    );
+export function diffSchema(schema: SchemaDefinition, tables: readonly TableState[]): SchemaDiff {
   const parts = schema.models.map((model) =>
     diffModel(
       model,
       tables.filter(({ table }) => familyOf(model.table).test(table)),
-      renames.filter((rename) => rename.model === model.name),
     ),
   );
   const links = schema.models.flatMap((model) => linksOf(model).map((relation) => linkTableOf(model, relation)));
@@ -216,25 +191,24 @@ export function diffSchema(
       ...leftOver(schema, tables, links),
     ],
     drift: parts.flatMap(({ drift }) => drift),
-    faults: [...faults, ...parts.flatMap((part) => part.faults)],
   };
 }
 
-function diffModel(model: ModelDefinition, found: readonly TableState[], renames: readonly Rename[]): SchemaDiff {
-  const fitting = renamesOf(model, found, renames);
-  const tables = found.map((table) => renamed(table, fitting.renames));
+function diffModel(model: ModelDefinition, found: readonly TableState[]): SchemaDiff {
+  const { renames, steps: renaming } = renamesOf(model, found);
+  const tables = found.map((table) => renamed(table, renames));
   const live = tables.find(({ table }) => table === model.table);
   const history = tables.find(({ table }) => table === historyTable(model));
   const steps: SchemaStep[] = [
     ...(live ? [] : [created('rows', model, model.table)]),
     ...(history ? [] : [created('history', model, historyTable(model))]),
-    ...fitting.steps,
+    ...renaming,
     ...columnSteps(model, tables, live),
     ...addedColumns(model, tables),
     ...(live ? droppedKeys(model, live) : []),
     ...keySteps(model, live),
   ];
-  return { steps, drift: live ? driftOf(model, live) : [], faults: fitting.faults };
+  return { steps, drift: live ? driftOf(model, live) : [] };
 }
 
 function created(kind: NewTable['kind'], model: ModelDefinition, table: string): SchemaStep {
@@ -268,39 +242,21 @@ function addedColumns(model: ModelDefinition, tables: readonly TableState[]): Sc
   });
 }
 
-/** Renames that are still to be done, with their steps. */
-function renamesOf(model: ModelDefinition, tables: readonly TableState[], renames: readonly Rename[]) {
+/** The renames that are still to be done, with their steps: the newest former name that the table has is the one. */
+function renamesOf(model: ModelDefinition, tables: readonly TableState[]) {
   const live = tables.find(({ table }) => table === model.table);
-  const todo: { from: string; to: string }[] = [];
+  const renames: { from: string; to: string }[] = [];
   const steps: SchemaStep[] = [];
-  const faults: string[] = [];
-  for (const rename of renames) {
-    const what = `${model.name}.${rename.from}`;
-    const field = model.fields.find(({ name }) => name === rename.to);
-    if (!field || model.fields.some(({ name }) => name === rename.from)) {
-      faults.push(
-        field
-          ? `${what} is still declared, so it cannot be renamed to ${rename.to}.`
-          : `${what} cannot be renamed to ${rename.to}: ${model.name} declares no such field.`,
-      );
-      continue;
-    }
+  for (const field of model.fields) {
     const to = columnOf(field);
-    const from = field.type === 'relation' ? `${snakeCase(rename.from)}_id` : snakeCase(rename.from);
-    if (!live || live.columns[to] !== undefined) {
-      // Done before, unless both are there.
-      if (live?.columns[from] !== undefined) faults.push(`${what} and ${rename.to} have a column each already.`);
-      continue;
-    }
-    if (live.columns[from] === undefined || OWN_COLUMNS.includes(from)) {
-      faults.push(`${what} cannot be renamed: its table has no column ${from}.`);
-      continue;
-    }
-    todo.push({ from, to });
+    const former = field.formerly.find((name) => live?.columns[columnOf({ ...field, name })] !== undefined);
+    if (!live || live.columns[to] !== undefined || former === undefined) continue;
+    const from = columnOf({ ...field, name: former });
+    renames.push({ from, to });
     steps.push({
-      what,
-      says: `rename it to ${rename.to}, with its values. Events before it keep the old name: a rebuild from the log finds their values only through an upcaster`,
-      atBoot: 'stop',
+      what: `${model.name}.${former}`,
+      says: `rename it to ${field.name}, with its values and those of its past`,
+      atBoot: 'take',
       isRename: true,
       statements: tables
         .filter(({ columns }) => columns[from] !== undefined && columns[to] === undefined)
@@ -308,7 +264,7 @@ function renamesOf(model: ModelDefinition, tables: readonly TableState[], rename
       danger: null,
     });
   }
-  return { renames: todo, steps, faults };
+  return { renames, steps };
 }
 
 function renamed(state: TableState, renames: readonly { from: string; to: string }[]): TableState {
@@ -359,7 +315,7 @@ function columnSteps(
             ? {
                 table: live.table,
                 sql: rowsWhere(live.table, meant.map((old) => `"${old}" is not null`).join(' or ')),
-                loss: `hold values in ${meant.join(', ')}, which may be this field's old name: say --rename ${model.name}.${camelCase(meant[0]!)}=${field.name} if it is, or allow a new column`,
+                loss: `hold values in ${meant.join(', ')}, which may be this field's old name: say formerly('${camelCase(meant[0]!)}') of it in the schema if it is, or allow a new column`,
                 allow: `add:${what}`,
                 isAsked: true,
               }
