@@ -69,7 +69,9 @@ await runService(async () => {
   const access = openAccess(system, {
     secret: config.AUTH_SECRET,
     acceptedSecrets: config.AUTH_SECRETS_ACCEPTED,
+    redis,
     onAppended,
+    onError: (error) => logger.warn({ err: error }, 'refusals wait for the log'),
   });
   const apiSchema = buildApiSchema([
     sessionsApi(access.sessions),
@@ -104,6 +106,7 @@ await runService(async () => {
         schema: apiSchema,
         authenticate: (authorization, believedMs) => access.callers.authenticate(authorization, believedMs),
         logger: app.get(LOGGER),
+        isTrustedProxy: config.TRUSTED_PROXIES,
       });
       runner = new ProjectionRunner({
         database: system,
@@ -125,6 +128,7 @@ await runService(async () => {
       await sockets?.close();
       await runner?.stop();
       await relay.stop();
+      await access.close();
       await queues.close();
       redis.disconnect();
       subscriber.disconnect();

@@ -1,6 +1,9 @@
 import type { SystemDatabase } from '@atomo-cc/platform/postgres';
+import type { Redis } from 'ioredis';
+import { LoginBrakes } from './brakes.js';
 import { Callers } from './callers.js';
 import { Logins } from './logins.js';
+import { Refusals } from './refusals.js';
 import { type AccessOptions, Sessions } from './sessions.js';
 import { tokenKeys } from './tokens.js';
 
@@ -9,6 +12,10 @@ export interface Access {
   readonly callers: Callers;
   readonly logins: Logins;
   readonly sessions: Sessions;
+  /** Tells the log of what was refused. */
+  readonly refusals: Refusals;
+  /** Writes what is still to be told. */
+  close(): Promise<void>;
 }
 
 /** What it is set up with. */
@@ -17,10 +24,16 @@ export interface AccessSettings extends AccessOptions {
   readonly secret: string;
   /** AUTH_SECRETS_ACCEPTED: further secrets whose tokens are good. */
   readonly acceptedSecrets?: readonly string[];
+  /** Where wrong logins are counted for all processes: a connection that fails fast. Without one this process counts for itself. */
+  readonly redis?: Redis;
+  /** Told why refusals could not be told to the log. */
+  readonly onError?: (error: unknown) => void;
 }
 
 /** @param system opened with `accessEntities` */
 export function openAccess(system: SystemDatabase, settings: AccessSettings): Access {
   const sessions = new Sessions(system, tokenKeys(settings.secret, settings.acceptedSecrets), settings);
-  return { sessions, logins: new Logins(system, sessions, settings), callers: new Callers(sessions) };
+  const refusals = new Refusals(system, settings);
+  const logins = new Logins(system, sessions, new LoginBrakes(settings.redis), refusals, settings);
+  return { sessions, logins, callers: new Callers(sessions), refusals, close: () => refusals.close() };
 }

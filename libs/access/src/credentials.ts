@@ -12,7 +12,11 @@ import {
 } from 'typeorm';
 import type { TenantId, UserId } from '@atomo-cc/kernel';
 import type { SystemDatabase, Tx } from '@atomo-cc/platform/postgres';
+import { addressBlock } from './brakes.js';
 import { normalEmail, User } from './users.js';
+
+/** Addresses of an account that are looked through. */
+const MOST_USUAL_ADDRESSES = 1_000;
 
 /** One login of one user, until it is logged out, unused for too long, or revoked. */
 @Entity('sessions')
@@ -91,6 +95,20 @@ export class Credentials {
     return this.system.transaction((tx) =>
       tx.repository(Session).find({ where: { userId, ...holding(at) }, order: { createdAt: 'DESC', id: 'DESC' } }),
     );
+  }
+
+  /** True when the account of an e-mail address has logged in from (the block of) a network address within 30 days. */
+  async hasLoggedInFrom(email: string, address: string | undefined, at: Date): Promise<boolean> {
+    if (address === undefined) return false;
+    const rows = await this.system.transaction((tx) =>
+      tx.query<{ address: string }>(
+        `select distinct s.address from sessions s join users u on u.id = s.user_id
+         where u.email = $1 and s.created_at > $2::timestamptz - interval '30 days' and s.address is not null
+         limit ${MOST_USUAL_ADDRESSES}`,
+        [email, at],
+      ),
+    );
+    return rows.some((row) => addressBlock(row.address) === addressBlock(address));
   }
 }
 

@@ -1,33 +1,52 @@
 import { accessEvent, accessStream } from '@atomo-cc/events';
-import { apiError } from '@atomo-cc/kernel';
+import { apiError, isCodedError, systemClock } from '@atomo-cc/kernel';
 import type { SystemDatabase } from '@atomo-cc/platform/postgres';
 import { recordAccess } from './access-log.js';
+import type { LoginBrakes } from './brakes.js';
 import { Credentials } from './credentials.js';
 import { hashPassword, isOutdated, verifyPassword } from './passwords.js';
 import type { Origin, Person } from './principal.js';
+import type { Refusals } from './refusals.js';
 import type { AccessOptions, Grant, Sessions } from './sessions.js';
-import { SHORTEST_PASSWORD, User } from './users.js';
+import { normalEmail, SHORTEST_PASSWORD, User } from './users.js';
+
+/**
+ * A wrong login is answered no sooner than this, in milliseconds: longer than checking a hash takes, also one of bcrypt with the
+ * usual costs (10, 11), so that the time tells nothing of the account.
+ */
+const REFUSED_AFTER_MS = 250;
+/** Passwords that a process checks or waits to check at a time. Four are hashed at once, so the last waits for about a second. */
+const MOST_CHECKED = 64;
 
 /** Lets people in who know their password, and lets them choose another. */
 export class Logins {
   private readonly credentials: Credentials;
+  private checking = 0;
 
   constructor(
     system: SystemDatabase,
     private readonly sessions: Sessions,
-    private readonly options: AccessOptions = {},
+    private readonly brakes: LoginBrakes,
+    private readonly refusals: Refusals,
+    private readonly options: AccessOptions,
   ) {
     this.credentials = new Credentials(system);
   }
 
   /**
    * Opens a session for the right e-mail address and password. A hash that is not as we make them today is made anew.
-   * @throws CodedError UNAUTHENTICATED, the same whether the user, the password or the permission to log in is missing
+   * @throws CodedError UNAUTHENTICATED, the same and after the same time whether the user, the password or the permission to log
+   * in is missing; RATE_LIMITED after too many wrong ones, whether there is such an account or not
    */
   async login(login: { readonly email: string; readonly password: string }, from: Origin = {}): Promise<Grant> {
-    const user = await this.credentials.user({ email: login.email });
-    const isRight = await verifyPassword(user?.passwordHash, login.password);
-    if (!user || !isRight || user.disabledAt) throw wrongLogin();
+    const began = performance.now();
+    const user = await this.checked(login.email, login.password, from, () =>
+      this.credentials.user({ email: login.email }),
+    );
+    if (!user) {
+      await new Promise((resolve) => setTimeout(resolve, began + REFUSED_AFTER_MS - performance.now()));
+      throw wrongLogin();
+    }
     const proved = isOutdated(user.passwordHash) ? await this.replaceHash(user, login.password) : user;
     const grant = await this.sessions.open(proved, from);
     if (!grant) throw wrongLogin();
@@ -36,7 +55,7 @@ export class Logins {
 
   /**
    * Gives the caller another password and ends their other sessions: whoever had the old one is out.
-   * @throws CodedError VALIDATION_ERROR when the current password is wrong or the new one is not fit to be one
+   * @throws CodedError RATE_LIMITED as a login; VALIDATION_ERROR when the current password is wrong or the new one is not fit to be one
    */
   async changePassword(
     person: Person,
@@ -52,9 +71,9 @@ export class Logins {
       throw apiError('VALIDATION_ERROR', 'The new password is the current one.', { field: 'newPassword' });
     }
     const { tenantId, userId, actor } = person;
-    const user = await this.credentials.user({ id: userId });
-    const isRight = await verifyPassword(user?.passwordHash, currentPassword);
-    if (!user || !isRight) {
+    const found = await this.credentials.user({ id: userId });
+    const user = found && (await this.checked(found.email, currentPassword, from, async () => found));
+    if (!user) {
       throw apiError('VALIDATION_ERROR', 'The current password is wrong.', { field: 'currentPassword' });
     }
     const passwordHash = await hashPassword(newPassword);
@@ -66,6 +85,47 @@ export class Logins {
     });
     this.sessions.forget(ended);
     this.options.onAppended?.(tenantId);
+  }
+
+  /**
+   * The user if the password is theirs. Wrong ones are counted, and told to the log.
+   * @throws CodedError RATE_LIMITED, before any password is looked at
+   */
+  private async checked(
+    email: string,
+    password: string,
+    from: Origin,
+    find: () => Promise<User | undefined>,
+  ): Promise<User | undefined> {
+    const account = normalEmail(email);
+    const counted = await this.brakes
+      .count(account, from.address, () => this.credentials.hasLoggedInFrom(account, from.address, this.now()))
+      .catch((error: unknown) => {
+        if (isCodedError(error)) this.refusals.loginRefused(account, 'limited', from);
+        throw error;
+      });
+    if (this.checking >= MOST_CHECKED) {
+      await counted.giveBack();
+      throw apiError('RATE_LIMITED', 'Too many people log in at this moment. Try again in a second.', {
+        retryAfterSeconds: 1,
+      });
+    }
+    this.checking += 1;
+    try {
+      const user = await find();
+      if (await verifyPassword(user?.passwordHash, password)) {
+        await counted.giveBack();
+        if (!user?.disabledAt) return user;
+      }
+      this.refusals.loginRefused(account, 'wrong', from);
+      return undefined;
+    } finally {
+      this.checking -= 1;
+    }
+  }
+
+  private now(): Date {
+    return new Date((this.options.clock ?? systemClock).now());
   }
 
   private async replaceHash(user: User, password: string): Promise<User> {

@@ -24,6 +24,7 @@ import { WebSocket, WebSocketServer } from 'ws';
 import { renderGraphiQL } from '@graphql-yoga/render-graphiql';
 import { apiError, API_ERRORS, isCodedError, uuidv7, type CodedError } from '@atomo-cc/kernel';
 import type { Principal } from '@atomo-cc/access';
+import { callerAddress, type IsTrusted } from '@atomo-cc/platform/config';
 import type { Logger } from '@atomo-cc/platform/logging';
 import { currentTraceparent, isTracing, withSpan } from '@atomo-cc/platform/telemetry';
 import { eventStreamIn, sendEventStream, type EventStream } from './event-stream.js';
@@ -68,6 +69,8 @@ export interface ApiServerOptions {
    */
   readonly authenticate: Authenticate;
   readonly logger: Logger;
+  /** Whose word on the addresses of callers counts; nobody's unless given. */
+  readonly isTrustedProxy?: IsTrusted;
 }
 
 /**
@@ -274,7 +277,7 @@ function serveSockets(
         if (extra.connection) subscribers.forget(extra.connection);
       },
       context: ({ extra, connectionParams }, _id, payload): ApiContext => {
-        const address = extra.request.socket.remoteAddress;
+        const address = callerAddress(extra.request, options.isTrustedProxy ?? (() => false));
         // Of the operation where it says so, else of the connection, which lives through many.
         const traceparent = payload.extensions?.['traceparent'] ?? connectionParams?.['traceparent'];
         return {

@@ -38,6 +38,7 @@ describe('loadConfig', () => {
       OTEL_EXPORTER_OTLP_ENDPOINT: '',
       OTEL_EXPORTER_OTLP_HEADERS: {},
       OTEL_TRACES_SAMPLER_ARG: 1,
+      TRUSTED_PROXIES: expect.any(Function),
       ...RIGHT,
     });
   });
@@ -239,4 +240,14 @@ describe('BLOBS_URL', () => {
     expect(told).toMatch(/ Example: BLOBS_URL=s3:[^\n]+$/);
     expect(told).not.toContain('s3cret');
   });
+});
+
+it('proxies that are trusted are addresses and networks, and none unless they are named', () => {
+  const { TRUSTED_PROXIES } = serviceVariables;
+  const read = (value: string) => loadConfig({ TRUSTED_PROXIES }, { TRUSTED_PROXIES: value }).TRUSTED_PROXIES;
+  expect(['10.1.2.3', 'fd00::1', '11.0.0.1'].map(read('10.0.0.0/8, fd00::1'))).toEqual([true, true, false]);
+  expect(read('')('127.0.0.1')).toBe(false);
+  expect(() => read('10.0.0.0/8,everyone')).toThrow(
+    /^TRUSTED_PROXIES is no list of addresses and networks with commas between\. Example: TRUSTED_PROXIES=10/,
+  );
 });

@@ -1,5 +1,6 @@
 import { cleanEnv, EnvError, makeValidator, str, type ValidatorSpec } from 'envalid';
 import { CodedError } from '@atomo-cc/kernel';
+import { type IsTrusted, trustedProxies } from './proxies.js';
 
 /** What a service is stopped with before it opens anything. */
 export const CONFIG_ERRORS = {
@@ -41,6 +42,15 @@ export const headerList = makeValidator<Readonly<Record<string, string>>>((input
 export const share = makeValidator<number>((input) => {
   if (!/^(?:0|1|0?\.\d+|1\.0+|0\.0+)$/.test(input)) throw new EnvError('is no number from 0 to 1');
   return Number(input);
+});
+
+/** Proxies whose word on their callers counts: addresses and networks with commas between, such as `10.0.0.0/8,fd00::1`. */
+export const proxyList = makeValidator<IsTrusted>((input) => {
+  try {
+    return trustedProxies(input.split(',').map((entry) => entry.trim()));
+  } catch {
+    throw new EnvError('is no list of addresses and networks with commas between');
+  }
 });
 
 /** Where blobs are kept: empty is Postgres, else `parseBlobsUrl` says what is right. */
@@ -131,6 +141,11 @@ export const serviceVariables = {
     choices: ['trace', 'debug', 'info', 'warn', 'error', 'silent'],
     default: 'info',
     desc: 'The lowest level that is logged.',
+  }),
+  TRUSTED_PROXIES: proxyList({
+    default: trustedProxies([]),
+    example: '10.0.0.0/8',
+    desc: 'The addresses of your own proxies, whose x-forwarded-for is believed. Empty: nobody is, and all who come through a proxy count as one caller.',
   }),
   DATABASE_URL: postgresUrl({
     example: 'postgres://atomo:secret@localhost:5432/atomo',

@@ -14,4 +14,6 @@ export {
   serviceVariables,
 } from './config.js';
 export type { BlobsLocation } from './config.js';
+export { callerAddress, trustedProxies } from './proxies.js';
+export type { IsTrusted } from './proxies.js';
 export { bool, str, url } from 'envalid';

@@ -22,6 +22,7 @@ import { apiError, type ApiErrorCode, API_ERRORS, isCodedError, uuidv7 } from '@
 import { Health } from '../health/index.js';
 import { createLogger, nestLogger, type Logger } from '../logging/index.js';
 import { Metrics, startTracing, traceRequests, type TracingOptions } from '../telemetry/index.js';
+import type { IsTrusted } from '../config/index.js';
 
 /** The longest a service takes to end what it has after SIGTERM; below the 300 s that Fly and compose grant. */
 const STOP_TIMEOUT_MS = 280_000;
@@ -38,6 +39,7 @@ export interface ServiceOptions {
     readonly HOST: string;
     readonly LOG_LEVEL: string;
     readonly ATOMO_SUPERVISOR: string;
+    readonly TRUSTED_PROXIES?: IsTrusted;
     readonly OTEL_EXPORTER_OTLP_ENDPOINT?: string;
     readonly OTEL_EXPORTER_OTLP_HEADERS?: Readonly<Record<string, string>>;
     readonly OTEL_TRACES_SAMPLER_ARG?: number;
@@ -73,6 +75,8 @@ class CodedAnswers implements ExceptionFilter {
     if (status >= 500) this.logger.error({ req: request, err: error }, 'a request failed');
     if (reply.sent) return;
     if (status === 401) void reply.header('www-authenticate', 'Bearer');
+    const { retryAfterSeconds } = (body.error.details ?? {}) as { retryAfterSeconds?: number };
+    if (status === 429 && retryAfterSeconds !== undefined) void reply.header('retry-after', retryAfterSeconds);
     void reply.status(status).send(body);
   }
 }
@@ -132,7 +136,7 @@ export async function startService(options: ServiceOptions): Promise<RunningServ
       const { status, body } = restError(error);
       void reply.status(status).send(body);
     },
-    trustProxy: false,
+    trustProxy: options.config.TRUSTED_PROXIES ?? false,
   });
   const root: DynamicModule = {
     module: class ServiceRoot {},
