@@ -21,7 +21,7 @@ import { AppDatabase, migrate, openAppDatabase, openSystemDatabase, SystemDataba
 import { JobQueues, OutboxRelay } from '@atomo-cc/platform/queues';
 import { openRedis } from '@atomo-cc/platform/redis';
 import { Metrics } from '@atomo-cc/platform/telemetry';
-import { buildApiSchema, serveApi } from './api/index.js';
+import { RoleSchemas, serveApi } from './api/index.js';
 import { AppModule } from './app.module.js';
 import { sessionsApi } from './auth/index.js';
 import { contentCoreConfig } from './config.js';
@@ -73,16 +73,19 @@ await runService(async () => {
     onAppended,
     onError: (error) => logger.warn({ err: error }, 'refusals wait for the log'),
   });
-  const apiSchema = buildApiSchema([
-    sessionsApi(access.sessions),
-    usersApi(new Accounts(database, codec, schema.roles), onAppended),
-    modelsApi(schema, database, { codec, wasErasedSince, onAppended, changes: { fence: new Fence(), hints } }),
-    eventsApi(database, codec),
-    auditApi(database, codec),
-    projectionsApi(database),
-    syncJobsApi(imports, new ProgressFeed(subscriber)),
-    memoryApi({ database, store, embedder: localHashEmbedder }),
-  ]);
+  const schemas = new RoleSchemas(
+    [
+      sessionsApi(access.sessions),
+      usersApi(new Accounts(database, codec, schema.roles), onAppended),
+      modelsApi(schema, database, { codec, wasErasedSince, onAppended, changes: { fence: new Fence(), hints } }),
+      eventsApi(database, codec),
+      auditApi(database, codec),
+      projectionsApi(database),
+      syncJobsApi(imports, new ProgressFeed(subscriber)),
+      memoryApi({ database, store, embedder: localHashEmbedder }),
+    ],
+    schema.roles,
+  );
   let sockets: { close(): Promise<void> } | undefined;
 
   return {
@@ -103,7 +106,7 @@ await runService(async () => {
       await app.register(multipart, { limits: { fileSize: Infinity, files: 1, fields: 8 } });
       const fastify = app.getHttpAdapter().getInstance();
       sockets = serveApi(fastify, {
-        schema: apiSchema,
+        schemas,
         authenticate: (authorization, believedMs) => access.callers.authenticate(authorization, believedMs),
         logger: app.get(LOGGER),
         isTrustedProxy: config.TRUSTED_PROXIES,

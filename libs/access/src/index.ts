@@ -17,6 +17,7 @@ export type { ApiKey, ApiKeyPermission } from './api-keys.js';
 export { Callers } from './callers.js';
 export { Logins } from './logins.js';
 export { hashPassword, verifyPassword } from './passwords.js';
+export { mayUse } from './platform-access.js';
 export { requirePerson, requireScope, SCOPES } from './principal.js';
 export type { Origin, Person, Principal, Scope } from './principal.js';
 export { accessEntities, accessMigrations } from './schema.js';

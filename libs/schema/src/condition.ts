@@ -21,7 +21,8 @@ import {
 
 /** Who asks, as far as row rules may know. */
 export interface Caller {
-  readonly id: string;
+  /** Null of a machine: no user. */
+  readonly id: string | null;
   readonly role: string;
 }
 
@@ -194,6 +195,23 @@ export function computeValue(model: Fields, expression: Expression, values: Reco
   return writeDecimal(digits, wide);
 }
 
+/** The fields that a condition names, as they are declared. */
+export function conditionFields(condition: Condition): string[] {
+  switch (condition.op) {
+    case 'and':
+    case 'or':
+      return condition.of.flatMap(conditionFields);
+    case 'not':
+      return conditionFields(condition.of);
+    case 'in':
+    case 'notIn':
+    case 'isNull':
+      return [condition.field];
+    default:
+      return [condition.field, ...('field' in condition.operand ? [condition.operand.field] : [])];
+  }
+}
+
 /** Where the SQL of a condition takes its parts from. */
 export interface SqlParts {
   /** The column of a field: `t."stage"`. */
@@ -239,7 +257,8 @@ function operandSql(model: Fields, field: FieldDefinition, operand: Operand, sql
   if ('value' in operand) return { column, other: `${sql.value(operand.value)}::${SQL_TYPES[field.type]}` };
   if (!sql.caller) throw new RangeError('a condition about the caller was compiled for nobody');
   // Compared as texts, because an id that is no UUID must compare as different and not as an error.
-  return { column: `${column}::text`, other: `${sql.value(sql.caller[operand.caller])}::text` };
+  const asked = sql.caller[operand.caller];
+  return { column: `${column}::text`, other: `${asked === null ? 'null' : sql.value(asked)}::text` };
 }
 
 const SQL_COMPARISONS: Readonly<Record<ComparisonOperator, string>> = {

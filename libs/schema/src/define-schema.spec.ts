@@ -385,7 +385,7 @@ describe('the intermediate form', () => {
       const [seen, ...others] = describeSchema(schema, 'Viewer').models;
       expect(others).toEqual([]);
       const access = { read: 'some', create: 'none', update: 'none', delete: 'none' };
-      expect(seen).toMatchObject({ name: 'Post', own: [], access });
+      expect(seen).toMatchObject({ name: 'Post', own: ['id'], access });
       const can = { read: true, create: false, update: false };
       expect(seen!.fields.map((field) => [field.name, field.can])).toEqual([['title', can]]);
       // What it is made from is hidden, and so is the model that the tags would lead to.

@@ -1,15 +1,15 @@
-import {
-  OWN_FIELDS,
-  type BlockDefinition,
-  type ComputedDefinition,
-  type Condition,
-  type FieldDefinition,
-  type Grant,
-  type ModelDefinition,
-  type ModelUi,
-  type Operation,
-  type RelationDefinition,
-  type SchemaDefinition,
+import { accessOfRole, followsField, grantsField, ownFieldsOf, type RoleAccess } from './access.js';
+import { conditionFields } from './condition.js';
+import type {
+  BlockDefinition,
+  ComputedDefinition,
+  Condition,
+  FieldDefinition,
+  ModelDefinition,
+  ModelUi,
+  Operation,
+  RelationDefinition,
+  SchemaDefinition,
 } from './model.js';
 
 /** What the caller may do with a field. */
@@ -51,23 +51,13 @@ export interface SchemaDescription {
   readonly blocks: readonly BlockDefinition[];
 }
 
-/** What a role may do in an operation on a model; null: nothing. */
-export function grantOf(model: ModelDefinition, operation: Operation, role: string): Grant | null {
-  const grants = model.access[operation];
-  return Object.hasOwn(grants, role) ? grants[role]! : null;
-}
-
-/** Whether a grant includes a field, named as it is declared. */
-export function grantsField(grant: Grant | null, field: string): boolean {
-  return grant !== null && (grant.fields === null || grant.fields.includes(field));
-}
-
 /**
  * The schema for who has `role`, as data for tools that draw lists and forms. It says nothing about tables, actions, or the rules of
  * others; models and fields that the role may neither read nor write are left out, and so is every rule that names such a field.
  */
 export function describeSchema(schema: SchemaDefinition, role: string): SchemaDescription {
-  const models = schema.models.flatMap((model) => describeModel(schema, model, role) ?? []);
+  const access = accessOfRole(schema, role);
+  const models = schema.models.flatMap((model) => describeModel(access, model) ?? []);
   const blocks = new Map<string, BlockDefinition>();
   for (const model of schema.models) {
     const visible = models.find(({ name }) => name === model.name)?.fields ?? [];
@@ -76,12 +66,12 @@ export function describeSchema(schema: SchemaDefinition, role: string): SchemaDe
   return { version: schema.version, role, models, blocks: [...blocks.values()] };
 }
 
-function describeModel(schema: SchemaDefinition, model: ModelDefinition, role: string): ModelDescription | null {
+function describeModel(role: RoleAccess, model: ModelDefinition): ModelDescription | null {
   const grants = {
-    read: grantOf(model, 'read', role),
-    create: grantOf(model, 'create', role),
-    update: grantOf(model, 'update', role),
-    delete: grantOf(model, 'delete', role),
+    read: role.right(model, 'read'),
+    create: role.right(model, 'create'),
+    update: role.right(model, 'update'),
+    delete: role.right(model, 'delete'),
   };
   if (Object.values(grants).every((grant) => grant === null)) return null;
   const rights = (name: string, isWritable = true): FieldRights => ({
@@ -90,19 +80,20 @@ function describeModel(schema: SchemaDefinition, model: ModelDefinition, role: s
     update: isWritable && grantsField(grants.update, name),
   });
   const isAny = ({ read, create, update }: FieldRights) => read || create || update;
-  const hasTarget = (target: string) =>
-    (['read', 'create', 'update', 'delete'] as const).some((operation) => {
-      const other = schema.models.find(({ name }) => name === target);
-      return other !== undefined && grantOf(other, operation, role) !== null;
-    });
+  const followed = new Set(role.reads(model)?.relations.map(({ name }) => name));
   const fields = model.fields
     .map((field) => ({ ...field, formerly: [], can: rights(field.name) }))
     .filter(({ can }) => isAny(can))
+    // Of a record that cannot be read there is the id alone.
+    .map((field) => (field.target === null || followsField(role, field) ? field : { ...field, target: null }))
     // A slug's scope and a default say something of other fields and values, which is meant for who may write.
     .map((field) => (field.can.create || field.can.update ? field : { ...field, default: null, slug: null }));
   const relations = model.relations
-    .map((relation) => ({ ...relation, can: rights(relation.name, relation.input !== null) }))
-    .filter(({ can, target }) => isAny(can) && hasTarget(target));
+    .map((relation) => {
+      const can = rights(relation.name, relation.input !== null);
+      return { ...relation, can: { ...can, read: followed.has(relation.name) } };
+    })
+    .filter(({ can, target }) => isAny(can) && role.reads({ name: target }) !== null);
   const computed = model.computed.filter(({ name }) => grantsField(grants.read, name));
   const known = new Set([...fields, ...relations, ...computed].map(({ name }) => name));
   const isKnown = (names: readonly string[]) => names.every((name) => known.has(name));
@@ -113,7 +104,7 @@ function describeModel(schema: SchemaDefinition, model: ModelDefinition, role: s
     ]),
   ) as ModelDescription['access'];
   const { name, singular, plural, description, softDelete, ui } = model;
-  const own = OWN_FIELDS.filter((field) => grantsField(grants.read, field));
+  const own = grants.read ? ownFieldsOf(role, model) : [];
   return {
     name,
     singular,
@@ -131,9 +122,9 @@ function describeModel(schema: SchemaDefinition, model: ModelDefinition, role: s
         : { ...field, expression: { op: field.expression.op, parts: [] } },
     ),
     uniques: model.uniques
-      .filter((unique) => isKnown([...unique.fields, ...(unique.where ? fieldsOf(unique.where) : [])]))
+      .filter((unique) => isKnown([...unique.fields, ...(unique.where ? conditionFields(unique.where) : [])]))
       .map((unique) => ({ fields: unique.fields, isPartial: unique.where !== null })),
-    checks: model.checks.filter(({ condition }) => isKnown(fieldsOf(condition))),
+    checks: model.checks.filter(({ condition }) => isKnown(conditionFields(condition))),
     access,
   };
 }
@@ -144,23 +135,6 @@ function describeUi({ title, list, ...words }: ModelUi, known: ReadonlySet<strin
     ...(title !== undefined && known.has(title) ? { title } : {}),
     ...(list ? { list: list.filter((name) => known.has(name)) } : {}),
   };
-}
-
-/** The fields that a condition names. */
-function fieldsOf(condition: Condition): string[] {
-  switch (condition.op) {
-    case 'and':
-    case 'or':
-      return condition.of.flatMap(fieldsOf);
-    case 'not':
-      return fieldsOf(condition.of);
-    case 'in':
-    case 'notIn':
-    case 'isNull':
-      return [condition.field];
-    default:
-      return [condition.field, ...('field' in condition.operand ? [condition.operand.field] : [])];
-  }
 }
 
 function reachableBlocks(model: ModelDefinition, fields: readonly FieldDefinition[]): BlockDefinition[] {

@@ -101,6 +101,7 @@ export type {
 export {
   compareDecimals,
   computeValue,
+  conditionFields,
   conditionSql,
   expressionSql,
   holds,
@@ -124,5 +125,6 @@ export {
   validateInput,
 } from './validation.js';
 export type { InputFault } from './validation.js';
-export { describeSchema, grantOf, grantsField } from './describe.js';
+export { accessOfRole, followsField, grantsField, ownFieldsOf, RoleAccess } from './access.js';
+export { describeSchema } from './describe.js';
 export type { FieldDescription, FieldRights, ModelDescription, SchemaDescription } from './describe.js';

@@ -3,7 +3,8 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { isCodedError } from '@atomo-cc/kernel';
-import { describeSchema, grantOf } from './describe.js';
+import { grantOf } from './access.js';
+import { describeSchema } from './describe.js';
 import { defineSchema } from './define-schema.js';
 import {
   belongsTo,

@@ -17,4 +17,9 @@ export interface ApiPart {
   readonly query?: GraphQLFieldConfigMap<unknown, ApiContext>;
   readonly mutation?: GraphQLFieldConfigMap<unknown, ApiContext>;
   readonly subscription?: GraphQLFieldConfigMap<unknown, ApiContext>;
+  /** Names of fields that the role lacks and may know of: who asks for one is told FORBIDDEN instead of that there is none. */
+  readonly forbidden?: readonly string[];
 }
+
+/** What a feature adds to the API of a role. */
+export type RolePart = (role: string) => ApiPart;

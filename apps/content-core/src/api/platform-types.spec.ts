@@ -1,5 +1,5 @@
 import type { EventCodec } from '@atomo-cc/event-store';
-import { defineSchema, text } from '@atomo-cc/schema';
+import { ADMIN, defineSchema, text } from '@atomo-cc/schema';
 import type { AppDatabase } from '@atomo-cc/platform/postgres';
 import type { Accounts, Sessions } from '@atomo-cc/access';
 import { sessionsApi } from '../auth/index.js';
@@ -8,12 +8,12 @@ import { syncJobsApi, type Imports, type ProgressFeed } from '../historical-sync
 import { memoryApi } from '../memory/index.js';
 import { projectionsApi } from '../projections/index.js';
 import { usersApi } from '../users/index.js';
-import { buildApiSchema } from './server.js';
+import { RoleSchemas } from './role-schemas.js';
 
 /** None of the parts is asked for anything here. */
 const nothing = {} as unknown;
 const database = nothing as AppDatabase;
-const schema = buildApiSchema([
+const parts = [
   eventsApi(database, nothing as EventCodec),
   auditApi(database),
   projectionsApi(database),
@@ -21,7 +21,8 @@ const schema = buildApiSchema([
   memoryApi(nothing as Parameters<typeof memoryApi>[0]),
   sessionsApi(nothing as Sessions),
   usersApi(nothing as Accounts, () => undefined),
-]);
+];
+const schema = new RoleSchemas(parts, [ADMIN]).of(ADMIN);
 const named = Object.keys(schema.getTypeMap()).filter((name) => !name.startsWith('__'));
 const modelOf = (name: string, plural: string) =>
   defineSchema({ models: { [name]: { plural, fields: { x: text() } } } });

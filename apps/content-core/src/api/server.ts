@@ -3,8 +3,6 @@ import type { Duplex } from 'node:stream';
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import {
   GraphQLError,
-  GraphQLObjectType,
-  GraphQLSchema,
   getOperationAST,
   getVariableValues,
   Kind,
@@ -15,6 +13,7 @@ import {
   type ExecutionArgs,
   type ExecutionResult,
   type GraphQLErrorOptions,
+  type GraphQLSchema,
 } from 'graphql';
 import { compileQuery, isCompiledQuery, type CompiledQuery } from 'graphql-jit';
 import { createHandler, parseRequestParams, type Request } from 'graphql-http';
@@ -28,7 +27,8 @@ import { callerAddress, type IsTrusted } from '@atomo-cc/platform/config';
 import type { Logger } from '@atomo-cc/platform/logging';
 import { currentTraceparent, isTracing, withSpan } from '@atomo-cc/platform/telemetry';
 import { eventStreamIn, sendEventStream, type EventStream } from './event-stream.js';
-import type { ApiContext, ApiPart } from './part.js';
+import type { ApiContext } from './part.js';
+import { lackingIn, type RoleSchemas } from './role-schemas.js';
 import { JsonScalar } from './scalars.js';
 import { Subscribers, type Authenticate, type Connection, type Followed } from './subscribers.js';
 
@@ -45,24 +45,10 @@ const MAX_MESSAGE_BYTES = 1024 * 1024;
 /** Characters of an operation's name in the name of its span; the name is the caller's, and may be of any length. */
 const MAX_SPAN_NAME = 100;
 
-/** One GraphQL schema of all features' parts. */
-export function buildApiSchema(parts: readonly ApiPart[]): GraphQLSchema {
-  const type = (kind: keyof ApiPart, name: string) => {
-    const fields = Object.assign({}, ...parts.map((part) => part[kind] ?? {}));
-    // A type without fields makes the whole schema invalid.
-    return Object.keys(fields).length === 0 ? null : new GraphQLObjectType({ name, fields });
-  };
-  return new GraphQLSchema({
-    query: type('query', 'Query'),
-    mutation: type('mutation', 'Mutation'),
-    subscription: type('subscription', 'Subscription'),
-    types: [JsonScalar],
-  });
-}
-
 /** What the GraphQL endpoint needs to know of the rest. */
 export interface ApiServerOptions {
-  readonly schema: GraphQLSchema;
+  /** Each caller is served by the schema of their role. */
+  readonly schemas: RoleSchemas;
   /**
    * Turns an Authorization header into who is calling. @throws CodedError UNAUTHENTICATED
    * @param believedMs how old what is known of the session may be; for itself to say unless given
@@ -79,20 +65,20 @@ export interface ApiServerOptions {
  * closes the open connections.
  */
 export function serveApi(fastify: FastifyInstance, options: ApiServerOptions): { close(): Promise<void> } {
-  const documents = new DocumentCache(options.schema);
+  const documents = new DocumentCache();
   const formatError = errorFormatter(options.logger);
   const subscribers = new Subscribers(options.authenticate);
   const streams = new Set<EventStream>();
 
   const handle = createHandler<FastifyRequest, unknown, Record<string, unknown>>({
-    schema: options.schema,
+    schema: (request) => options.schemas.of(request.raw.apiContext!.principal.role),
     // What it throws says what the caller has left out or written wrongly, by no code.
     parseRequestParams: (request) =>
       parseRequestParams(request).catch((error: Error) => {
         throw apiError('VALIDATION_ERROR', `The request is no GraphQL: ${error.message}.`);
       }),
     parse: (source) => documents.parse(typeof source === 'string' ? source : source.body),
-    validate: (_schema, document) => documents.validate(document),
+    validate: (schema, document) => documents.validate(schema, document),
     execute: (args: ExecutionArgs) => inSpan(args, (own) => documents.execute(own)),
     context: (request) => request.raw.apiContext as unknown as Record<string, unknown>,
     onOperation: (request, _args, result) =>
@@ -136,9 +122,10 @@ export function serveApi(fastify: FastifyInstance, options: ApiServerOptions): {
       const operation: string | undefined = getOperationAST(document, params.operationName)?.operation;
       if (operation === 'mutation' && request.method === 'GET') return false;
       if (accepted === 'possible' && operation !== 'subscription') return false;
-      const errors = documents.validate(document);
+      const schema = options.schemas.of(context.principal.role);
+      const errors = documents.validate(schema, document);
       const args: ExecutionArgs = {
-        schema: options.schema,
+        schema,
         document,
         operationName: params.operationName ?? null,
         variableValues: params.variables ?? {},
@@ -257,7 +244,6 @@ function serveSockets(
   const sockets = new WebSocketServer({ noServer: true, maxPayload: MAX_MESSAGE_BYTES });
   const disposable = useServer<Record<string, unknown>, SocketFacts>(
     {
-      schema: options.schema,
       // Or the reason of an internal error would be told to the subscriber when its socket is closed.
       isProd: true,
       connectionInitWaitTimeout: CONNECTION_INIT_MS,
@@ -292,10 +278,11 @@ function serveSockets(
           // A socket lives longer than a token: who has logged out meanwhile begins nothing new.
           context.extra.principal = await options.authenticate(authorizationOf(context.connectionParams));
           const document = documents.parse(payload.query);
-          const errors = documents.validate(document);
+          const schema = options.schemas.of(context.extra.principal.role);
+          const errors = documents.validate(schema, document);
           if (errors.length > 0) return errors;
           return {
-            schema: options.schema,
+            schema,
             document,
             operationName: payload.operationName ?? null,
             variableValues: payload.variables ?? {},
@@ -386,16 +373,18 @@ function authorizationOf(parameters: Readonly<Record<string, unknown>> | undefin
   return typeof given === 'string' ? given : undefined;
 }
 
-/** Parsed, checked and compiled documents by their text: the same query is prepared once. */
+type Compiled = CompiledQuery | { errors: readonly GraphQLError[] };
+
+/** What a document comes to in the schema of one role. */
+interface Prepared {
+  errors?: readonly GraphQLError[];
+  readonly operations: Map<string, Compiled>;
+}
+
+/** Parsed, checked and compiled documents by their text and the schema: the same query is prepared once. */
 class DocumentCache {
   private readonly byText = new Map<string, DocumentNode>();
-  private readonly checked = new WeakMap<DocumentNode, readonly GraphQLError[]>();
-  private readonly compiled = new WeakMap<
-    DocumentNode,
-    Map<string, CompiledQuery | { errors: readonly GraphQLError[] }>
-  >();
-
-  constructor(private readonly schema: GraphQLSchema) {}
+  private readonly bySchema = new WeakMap<DocumentNode, Map<GraphQLSchema, Prepared>>();
 
   parse(text: string): DocumentNode {
     const known = this.byText.get(text);
@@ -411,32 +400,40 @@ class DocumentCache {
     return document;
   }
 
-  validate(document: DocumentNode): readonly GraphQLError[] {
-    let errors = this.checked.get(document);
-    if (!errors) {
-      errors = unlessTooDeep(() => validate(this.schema, document));
-      this.checked.set(document, errors);
+  validate(schema: GraphQLSchema, document: DocumentNode): readonly GraphQLError[] {
+    const prepared = this.prepared(schema, document);
+    if (!prepared.errors) {
+      const lacking = lackingIn(schema, document);
+      prepared.errors = lacking ? [lacking] : unlessTooDeep(() => validate(schema, document));
     }
-    return errors;
+    return prepared.errors;
   }
 
   execute(args: ExecutionArgs) {
+    const { schema } = args;
     const name = args.operationName ?? '';
-    let operations = this.compiled.get(args.document);
-    if (!operations) this.compiled.set(args.document, (operations = new Map()));
+    const { operations } = this.prepared(schema, args.document);
     let compiled = operations.get(name);
     if (!compiled) {
-      const made = compileQuery(this.schema, withCoercedVariables(args.document), name);
+      const made = compileQuery(schema, withCoercedVariables(args.document), name);
       compiled = isCompiledQuery(made) ? made : { errors: made.errors ?? [] };
       operations.set(name, compiled);
     }
     if (!('query' in compiled)) return compiled;
     const definitions = getOperationAST(args.document, args.operationName)?.variableDefinitions ?? [];
-    const { coerced, errors } = getVariableValues(this.schema, definitions, args.variableValues ?? {}, {
+    const { coerced, errors } = getVariableValues(schema, definitions, args.variableValues ?? {}, {
       maxErrors: MAX_VARIABLE_ERRORS,
     });
     if (errors) return { errors };
     return compiled.query(undefined, args.contextValue, coerced);
+  }
+
+  private prepared(schema: GraphQLSchema, document: DocumentNode): Prepared {
+    let schemas = this.bySchema.get(document);
+    if (!schemas) this.bySchema.set(document, (schemas = new Map()));
+    let prepared = schemas.get(schema);
+    if (!prepared) schemas.set(schema, (prepared = { operations: new Map() }));
+    return prepared;
   }
 }
 

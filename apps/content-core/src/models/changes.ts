@@ -11,13 +11,23 @@ import {
 } from 'graphql';
 import { setTimeout as pause } from 'node:timers/promises';
 import { apiError, type TenantId } from '@atomo-cc/kernel';
-import { MODEL_EVENT_VERSIONS, type RecordedEvent } from '@atomo-cc/events';
-import { fieldNames, subscribe, type AppendHints, type Fence } from '@atomo-cc/event-store';
-import { inputName, linksOf, type ModelDefinition, type SchemaDefinition } from '@atomo-cc/schema';
-import type { AppDatabase } from '@atomo-cc/platform/postgres';
+import { MODEL_EVENT_VERSIONS, modelStream, type RecordedEvent } from '@atomo-cc/events';
+import { fieldNames, stateAt, subscribe, type AppendHints, type Fence } from '@atomo-cc/event-store';
+import {
+  conditionFields,
+  fieldNamed,
+  inputName,
+  linksOf,
+  modelNamed,
+  type Condition,
+  type ModelDefinition,
+} from '@atomo-cc/schema';
+import type { AppDatabase, Tx } from '@atomo-cc/platform/postgres';
 import { selectionAt, selectionOf, type ApiContext, type Selection } from '../api/index.js';
+import type { LogReading } from './history.js';
 import { compileChanged, type Where } from './query-compiler.js';
-import { kindOf, modelEventTypes, recordIdOf } from './record-states.js';
+import { maySee, type Reader } from './record-access.js';
+import { kindOf, modelEventTypes, recordFold, recordIdOf } from './record-states.js';
 
 /** The most payloads that wait for one subscriber: a page of events with their records. The next is read when it is taken. */
 export const CHANGES_PAGE = 100;
@@ -42,6 +52,7 @@ interface Change {
   readonly type: string;
   readonly id: string;
   readonly version: number;
+  /** Those that the subscriber may read. */
   readonly changedFields: readonly string[];
   /** As it is when it is read; null when it does not match. */
   readonly record: object | null;
@@ -58,15 +69,18 @@ const OWN_NAMES = ['position', 'type', 'id', 'version', 'changedFields'];
 /**
  * The field `contactChanged` of a model: its changes behind a position and then those that come, in the order of the log,
  * each once. A record is read as it is now, in one statement for a page of events. One that does not match `where` is left
- * out, except that a change which took it out of `where` is told, with null for the record.
+ * out, except that a change which took it out of `where` is told, with null for the record. What the subscriber may not see, by the
+ * rules of the role that they subscribed with, matches nothing.
+ * @param model as the role may read it
  * @param types those of the model's records and of its conditions
  */
 export function changedField(
-  schema: SchemaDefinition,
   model: ModelDefinition,
   database: AppDatabase,
-  types: { readonly record: GraphQLObjectType; readonly where: GraphQLInputObjectType },
+  types: { readonly record: GraphQLObjectType; readonly where: GraphQLInputObjectType; readonly hasVersion: boolean },
+  readerFor: (context: ApiContext) => Reader,
   options: ChangesOptions,
+  log: LogReading,
 ): GraphQLFieldConfig<unknown, ApiContext> {
   const name = OWN_NAMES.includes(model.singular) ? 'record' : model.singular;
   const payload = new GraphQLObjectType<Change>({
@@ -79,7 +93,9 @@ export function changedField(
       },
       type: { type: new GraphQLNonNull(RecordChangeType) },
       id: { type: new GraphQLNonNull(GraphQLID) },
-      version: { type: new GraphQLNonNull(GraphQLInt), description: 'The version that the change made.' },
+      ...(types.hasVersion && {
+        version: { type: new GraphQLNonNull(GraphQLInt), description: 'The version that the change made.' },
+      }),
       changedFields: {
         type: new GraphQLNonNull(new GraphQLList(new GraphQLNonNull(GraphQLString))),
         description: 'The names under which the changed fields are written.',
@@ -102,13 +118,13 @@ export function changedField(
       },
     },
     subscribe: async (_source, args: { where?: Where | null; after?: string | null }, context, info) => {
-      const { tenantId } = context.principal;
+      const reader = readerFor(context);
       const where = args.where ?? null;
-      const query = { schema, model, where, selection: selectionAt(selectionOf(info), name) };
+      const query = { reader, model, where, selection: selectionAt(selectionOf(info), name), log };
       // A condition that is refused is refused now, not at the first change.
-      compileChanged(schema, model, tenantId, where, query.selection, []);
-      const after = args.after ? positionIn(args.after) : await startOf(database, tenantId, options.fence);
-      return new ChangeFeed(database, tenantId, query, after, options);
+      compileChanged(reader, model, where, query.selection, []);
+      const after = args.after ? positionIn(args.after) : await startOf(database, reader.tenant, options.fence);
+      return new ChangeFeed(database, query, after, options);
     },
     resolve: (change) => change,
   };
@@ -143,16 +159,18 @@ async function startOf(database: AppDatabase, tenant: TenantId, fence: Fence): P
 }
 
 interface ChangesQuery {
-  readonly schema: SchemaDefinition;
+  readonly reader: Reader;
   readonly model: ModelDefinition;
   readonly where: Where | null;
   readonly selection: Selection;
+  readonly log: LogReading;
 }
 
 /** One subscriber's changes. It may be left at any moment, also while it waits for an event. */
 class ChangeFeed implements AsyncIterableIterator<Change> {
   private readonly pages: AsyncGenerator<RecordedEvent[], void, undefined>;
   private readonly filterFields: ReadonlySet<string>;
+  private readonly hasRule: boolean;
   private readonly stalledMs: number;
   private waiting: Change[] = [];
   private told: string;
@@ -161,20 +179,24 @@ class ChangeFeed implements AsyncIterableIterator<Change> {
 
   constructor(
     private readonly database: AppDatabase,
-    private readonly tenant: TenantId,
     private readonly query: ChangesQuery,
     after: bigint,
     options: ChangesOptions,
   ) {
     const { fence, hints } = options;
-    this.filterFields = fieldsOf(query.model, query.where);
+    const rule = query.reader.access.right(query.model, 'read')?.where ?? null;
+    this.hasRule = rule !== null;
+    this.filterFields = new Set([
+      ...fieldsOf(query.model, query.where),
+      ...(rule ? ruleFields(query.reader, query.model, rule) : []),
+    ]);
     this.stalledMs = options.stalledMs ?? STALLED_MS;
     this.told = String(after);
     const types = Object.keys(modelEventTypes(query.model));
     this.pages = subscribe({
       database,
       fence,
-      tenant,
+      tenant: query.reader.tenant,
       after,
       types,
       pageSize: CHANGES_PAGE,
@@ -229,32 +251,56 @@ class ChangeFeed implements AsyncIterableIterator<Change> {
   }
 
   private async read(events: readonly RecordedEvent[]): Promise<Change[]> {
-    const { schema, model, where, selection } = this.query;
+    const { reader, model, where, selection } = this.query;
+    const readable = new Set([...model.fields.map(inputName), ...linksOf(model).map(({ input }) => input)]);
     const changes = events.map((event) => {
       // The names need no key, also where the values are sealed.
       const changedFields = fieldNames(event.data);
+      // Every event changes updatedAt and version.
+      const touched = ['updatedAt', 'version', ...changedFields];
+      const isFirst = event.streamVersion === 1;
       return {
         position: String(event.position),
         type: kindOf(event).toUpperCase(),
         id: recordIdOf(model, event),
         version: event.streamVersion,
-        changedFields,
-        // Every event changes updatedAt and version.
+        changedFields: changedFields.filter((name) => readable.has(name)),
         mayLeave:
-          where === null ||
-          (event.streamVersion > 1 &&
-            ['updatedAt', 'version', ...changedFields].some((field) => this.filterFields.has(field))),
+          where === null
+            ? !(this.hasRule && isFirst)
+            : !isFirst && touched.some((field) => this.filterFields.has(field)),
       };
     });
-    const { text, parameters } = compileChanged(schema, model, this.tenant, where, selection, changes);
-    const [answer] = await this.database.transaction(this.tenant, (tx) =>
-      tx.query<{ nodes: Record<string, object>; untold: number[] }>(text, parameters),
-    );
-    const untold = new Set(answer!.untold);
-    return changes.flatMap(({ mayLeave: _mayLeave, ...change }, index) =>
-      untold.has(index + 1) ? [] : [{ ...change, record: answer!.nodes[change.id] ?? null }],
-    );
+    const { text, parameters } = compileChanged(reader, model, where, selection, changes);
+    return this.database.transaction(reader.tenant, async (tx) => {
+      const [answer] = await tx.query<{ nodes: Record<string, object>; untold: number[]; unproven: number[] }>(
+        text,
+        parameters,
+      );
+      const untold = new Set(answer!.untold);
+      for (const place of this.hasRule ? answer!.unproven : []) {
+        if (!(await this.wasSeen(tx, changes[place - 1]!))) untold.add(place);
+      }
+      return changes.flatMap(({ mayLeave: _mayLeave, ...change }, index) =>
+        untold.has(index + 1) ? [] : [{ ...change, record: answer!.nodes[change.id] ?? null }],
+      );
+    });
   }
+
+  /** Whether the subscriber may have seen the record before the change: the log knows where the history lags behind it. */
+  private async wasSeen(tx: Tx, { id, version }: { readonly id: string; readonly version: number }): Promise<boolean> {
+    const { reader, model, log } = this.query;
+    if (version === 1) return false;
+    const stream = modelStream(model.name, id);
+    const before = await stateAt(tx, reader.tenant, stream, { version: version - 1 }, recordFold, log.codec);
+    return before !== null && maySee(reader, model, before.state);
+  }
+}
+
+/** The fields that a rule looks at, by the names under which they are written. */
+function ruleFields({ access }: Reader, { name }: ModelDefinition, rule: Condition): string[] {
+  const whole = modelNamed(access.schema, name);
+  return conditionFields(rule).map((field) => inputName(fieldNamed(whole, field)));
 }
 
 /** The fields that a condition looks at, however deep, by the names under which they are written. */

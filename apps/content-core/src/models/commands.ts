@@ -42,6 +42,7 @@ import type { ApiContext } from '../api/index.js';
 import { CommandSpans } from './command-spans.js';
 import { ARRAY_TYPES, COLUMN_TYPES, columnArray } from './model-columns.js';
 import { LINK_COLUMNS } from './query-compiler.js';
+import { changeRefusal, maySee, readerOf, seesSome, toldRefusal } from './record-access.js';
 import { recordToKeep } from './record-states.js';
 import { decideCreate, decideUpdate, evolve, type RecordState } from './record.js';
 import { violationOf } from './violations.js';
@@ -111,7 +112,11 @@ const MAX_RUNS = 5;
 export class RecordCommands {
   private readonly group: GroupCommit<Submitted, Outcome>;
 
-  constructor(schema: SchemaDefinition, database: AppDatabase, options: RecordCommandsOptions = {}) {
+  constructor(
+    private readonly schema: SchemaDefinition,
+    database: AppDatabase,
+    options: RecordCommandsOptions = {},
+  ) {
     const { codec, onAppended, ...limits } = options;
     this.group = new GroupCommit({
       ...limits,
@@ -183,10 +188,15 @@ export class RecordCommands {
       ...validateInput(command.model, command.input, command.kind === 'create' ? 'create' : 'update'),
       fingerprint: key === null ? '' : fingerprintOf(saidBy(command)),
     };
-    const outcome = await this.group.submit(command.context.principal.tenantId, submitted).catch((error: unknown) => {
-      throw toldAs(error, key);
+    const { model, context } = command;
+    const told = (error: unknown) => {
+      const said = toldAs(error, key);
+      return isCodedError(said) ? toldRefusal(readerOf(this.schema, context.principal), model, said) : said;
+    };
+    const outcome = await this.group.submit(context.principal.tenantId, submitted).catch((error: unknown) => {
+      throw told(error);
     });
-    if ('refused' in outcome) throw toldAs(outcome.refused, key);
+    if ('refused' in outcome) throw told(outcome.refused);
     return outcome;
   }
 }
@@ -438,13 +448,17 @@ function workingOn(records: Map<string, Working>, { model, id }: RecordCommand):
 function refusal(
   schema: SchemaDefinition,
   command: Submitted,
-  { state }: Working,
-  references: ReadonlySet<string>,
+  working: Working,
+  references: ReadonlyMap<string, RecordValues>,
 ): CodedError | null {
-  const { model, kind, expectedVersion, values, faults } = command;
-  const missing = referencesOf(schema, model, values).filter(
-    ({ target, id }) => !references.has(modelStream(target.name, id)),
-  );
+  const { model, kind, expectedVersion, values, faults, input } = command;
+  const reader = readerOf(schema, command.context.principal);
+  // Whoever may not see a record is told what they are told of one that is not there.
+  const state = working.state && maySee(reader, model, working.state.values) ? working.state : null;
+  const missing = referencesOf(schema, model, values).filter(({ target, id }) => {
+    const found = references.get(modelStream(target.name, id));
+    return !found || !maySee(reader, target, found);
+  });
   // A new record was checked with its input; of another the whole is known only here.
   const broken = kind === 'create' || !state ? [] : checkRecord(model, { ...state.values, ...values });
   const all = [
@@ -456,12 +470,21 @@ function refusal(
     })),
   ];
   if (all.length > 0) return apiError('VALIDATION_ERROR', all.map((fault) => fault.message).join(' '), { faults: all });
-  if (kind === 'create') return null;
-  if (!state) return apiError('NOT_FOUND', `There is no ${model.name} with this id.`);
-  if (expectedVersion === null || expectedVersion === state.version) return null;
-  return apiError('CONFLICT', `The ${model.name} is at version ${state.version} by now. Read it again, then decide.`, {
-    currentVersion: state.version,
+  if (kind !== 'create' && !state) return apiError('NOT_FOUND', `There is no ${model.name} with this id.`);
+  const refused = changeRefusal(reader, {
+    operation: kind === 'create' ? 'create' : 'update',
+    model,
+    before: state && state.values,
+    after: { ...state?.values, ...values },
+    given: Object.keys(input),
   });
+  if (refused || kind === 'create') return refused;
+  if (expectedVersion === null || expectedVersion === state!.version) return null;
+  if (!reader.access.readsOwn(model, 'version'))
+    return apiError('CONFLICT', `The ${model.name} is at another version by now. Read it again, then decide.`);
+  const currentVersion = state!.version;
+  const message = `The ${model.name} is at version ${currentVersion} by now. Read it again, then decide.`;
+  return apiError('CONFLICT', message, { currentVersion });
 }
 
 /** A record that another one is to refer to. */
@@ -519,12 +542,15 @@ async function lockRecords(
 
 type LockedRow = Record<string, FieldValue> & { id: string; version: number; created_at: string; updated_at: string };
 
+function valuesFrom(model: ModelDefinition, row: LockedRow): RecordValues {
+  return Object.fromEntries(model.fields.map((field) => [inputName(field), row[columnOf(field)] ?? null]));
+}
+
 function workingFrom(model: ModelDefinition, row: LockedRow, links: RecordValues): Working {
-  const values = Object.fromEntries(model.fields.map((field) => [inputName(field), row[columnOf(field)] ?? null]));
   return {
     model,
     id: row.id,
-    state: { version: row.version, values: { ...values, ...links } },
+    state: { version: row.version, values: { ...valuesFrom(model, row), ...links } },
     isChanged: false,
     changedLinks: new Set(),
     versionBefore: row.version,
@@ -533,19 +559,37 @@ function workingFrom(model: ModelDefinition, row: LockedRow, links: RecordValues
   };
 }
 
-/** The records referred to that exist, under a lock that keeps them from going while they are written about. */
-async function lockReferences(tx: Tx, schema: SchemaDefinition, commands: readonly Submitted[]): Promise<Set<string>> {
-  const wanted = commands.flatMap(({ model, values }) => referencesOf(schema, model, values));
-  if (wanted.length === 0) return new Set();
+/**
+ * The records referred to that exist, under a lock that keeps them from going while they are written about; with their values
+ * where it takes those to say whether a caller may see them.
+ */
+async function lockReferences(
+  tx: Tx,
+  schema: SchemaDefinition,
+  commands: readonly Submitted[],
+): Promise<Map<string, RecordValues>> {
+  const wanted = commands.flatMap(({ model, values, context }) => {
+    const references = referencesOf(schema, model, values);
+    if (references.length === 0) return [];
+    const reader = readerOf(schema, context.principal);
+    return references.map(({ target, id }) => ({ target, id, needsRow: seesSome(reader, target) }));
+  });
+  if (wanted.length === 0) return new Map();
   const found = await Promise.all(
-    schema.models.map(async (model) => {
-      const ids = wanted.filter(({ target }) => target === model).map(({ id }) => id);
-      if (ids.length === 0) return [];
-      const rows = await tx.prepared<{ id: string }>(statementsOf(model).lockReferences, [textArray(ids)]);
-      return rows.map(({ id }) => modelStream(model.name, id));
+    schema.models.map(async (model): Promise<[string, RecordValues][]> => {
+      const ofModel = wanted.filter(({ target }) => target === model);
+      if (ofModel.length === 0) return [];
+      const ids = [textArray(ofModel.map(({ id }) => id))];
+      const { lockReferences: lock, lockReferredRecords } = statementsOf(model);
+      if (ofModel.some(({ needsRow }) => needsRow)) {
+        const rows = await tx.prepared<{ row: LockedRow }>(lockReferredRecords, ids);
+        return rows.map(({ row }) => [modelStream(model.name, row.id), valuesFrom(model, row)]);
+      }
+      const rows = await tx.prepared<{ id: string }>(lock, ids);
+      return rows.map(({ id }) => [modelStream(model.name, id), {}]);
     }),
   );
-  return new Set(found.flat());
+  return new Map(found.flat());
 }
 
 /** The inline projection: the records as they are after the batch become the rows that readers see. */
@@ -598,6 +642,7 @@ interface LinkStatements {
 interface ModelStatements {
   readonly lockRecords: string;
   readonly lockReferences: string;
+  readonly lockReferredRecords: string;
   readonly writeRows: string;
   readonly links: readonly LinkStatements[];
 }
@@ -624,6 +669,7 @@ function makeStatements(model: ModelDefinition): ModelStatements {
     // because who refers to this record holds a key share on it: two records that come to refer to each other at the same
     // time would otherwise deadlock.
     lockRecords: `select ${row} as row from ${model.table} r where id = any($1::text[]::uuid[]) order by id for no key update`,
+    lockReferredRecords: `select ${row} as row from ${model.table} r where id = any($1::text[]::uuid[]) order by id for key share`,
     lockReferences: `select id from ${model.table} where id = any($1::text[]::uuid[]) order by id for key share`,
     writeRows: `
       insert into ${model.table} as t (${['tenant_id', 'id', 'version', 'created_at', 'updated_at', ...columns].join(', ')})

@@ -7,7 +7,7 @@ import {
   type GraphQLFieldConfigMap,
 } from 'graphql';
 import { apiError } from '@atomo-cc/kernel';
-import type { ModelDefinition } from '@atomo-cc/schema';
+import type { ModelDefinition, RoleAccess } from '@atomo-cc/schema';
 import { connectionOf, DateTimeScalar, decodeCursor, encodeCursor, JsonScalar, PageInfo } from '../api/index.js';
 import type { FieldChange, HistoryEntry } from './history.js';
 
@@ -30,6 +30,7 @@ const FieldChangeType = new GraphQLObjectType<FieldChange>({
  */
 export function historyConnection(
   model: ModelDefinition,
+  access: RoleAccess,
   ownFields: () => GraphQLFieldConfigMap<unknown, unknown>,
 ): GraphQLObjectType {
   const record = new GraphQLObjectType({
@@ -42,13 +43,15 @@ export function historyConnection(
       name: `${model.name}HistoryEntry`,
       description: `One version of a ${model.name}, and who made it.`,
       fields: {
-        version: { type: required.int },
+        ...(access.readsOwn(model, 'version') && { version: { type: required.int } }),
         type: { type: required.string, description: `The event: ${model.name}.created and its kin.` },
         action: { type: required.string, description: 'created, updated or restored.' },
-        recordedAt: { type: new GraphQLNonNull(DateTimeScalar) },
+        ...(access.readsOwn(model, 'updatedAt') && { recordedAt: { type: new GraphQLNonNull(DateTimeScalar) } }),
         actor: { type: required.string, description: 'user:<id>, key:<id> or system:<part>.' },
         requestId: { type: required.string, description: 'That of the request which made it.' },
-        restoredVersion: { type: GraphQLInt, description: 'The version whose values it has again, if restored.' },
+        ...(access.readsOwn(model, 'version') && {
+          restoredVersion: { type: GraphQLInt, description: 'The version whose values it has again, if restored.' },
+        }),
         changes: { type: new GraphQLNonNull(new GraphQLList(new GraphQLNonNull(FieldChangeType))) },
         record: { type: new GraphQLNonNull(record) },
       },
@@ -69,9 +72,17 @@ export function historyConnection(
   });
 }
 
-/** A page of a history out of entries that were read one beyond its size. */
-export function historyPage(model: ModelDefinition, entries: readonly HistoryEntry[], size: number, isFirst: boolean) {
-  return connectionOf(entries, size, ({ version }) => encodeCursor(orderOf(model), [version]), isFirst);
+/** A page of a history out of entries that were read one beyond its size. It goes on where more may be found further down. */
+export function historyPage(
+  model: ModelDefinition,
+  { entries, lookedTo }: { readonly entries: readonly HistoryEntry[]; readonly lookedTo: number | null },
+  size: number,
+  isFirst: boolean,
+) {
+  const cursorOf = (version: number) => encodeCursor(orderOf(model), [version]);
+  const connection = connectionOf(entries, size, ({ version }) => cursorOf(version), isFirst);
+  if (lookedTo === null || entries.length > size) return connection;
+  return { ...connection, pageInfo: { ...connection.pageInfo, hasNextPage: true, endCursor: cursorOf(lookedTo) } };
 }
 
 /** The version that a cursor of a history stands for. @throws CodedError VALIDATION_ERROR */

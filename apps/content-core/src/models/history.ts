@@ -12,6 +12,8 @@ import {
 } from '@atomo-cc/schema';
 import type { AppDatabase, Tx } from '@atomo-cc/platform/postgres';
 import { HISTORY } from './history-projection.js';
+import { compileGet } from './query-compiler.js';
+import { maySee, seesSome, type Reader } from './record-access.js';
 import { kindOf, modelEventTypes, personalFields, recordFold, type RecordFacts } from './record-states.js';
 
 /** How long an answer about the past waits for the history to catch up; it is usually some milliseconds behind. */
@@ -81,31 +83,50 @@ export interface HistoryEntry {
   readonly record: Readonly<Record<string, unknown>>;
 }
 
+/** Versions of a record that nobody may see and that one request looks through, at most: ten pages of events. */
+const MAX_HIDDEN_VERSIONS = 1_000;
+
 /**
  * A record's versions from new to old, below `before`; none for a record that does not exist. It takes two statements, and one
  * more for each page of the events between the nearest snapshot and the oldest version that is asked for.
+ *
+ * A version is shown to whom today's rules would show the record as it was then, and what a field was before it where they would
+ * show the version before. `lookedTo` is the version down to which it was looked, where versions that are not shown used up what a
+ * request may look through: the page goes on below it.
  */
 export async function readHistory(
   tx: Tx,
-  tenant: TenantId,
+  reader: Reader,
   model: ModelDefinition,
   id: string,
   page: { readonly before: number | null; readonly limit: number },
   { codec }: LogReading,
-): Promise<HistoryEntry[]> {
+): Promise<{ readonly entries: readonly HistoryEntry[]; readonly lookedTo: number | null }> {
   const stream = modelStream(model.name, id);
-  const from = page.before === null ? {} : { from: page.before - 1 };
-  const stored = await readStream(tx, tenant, stream, { direction: 'backward', limit: page.limit, ...from });
-  const oldest = stored.at(-1)?.streamVersion ?? 1;
-  const before = oldest > 1 ? await stateAt(tx, tenant, stream, { version: oldest - 1 }, recordFold, codec) : null;
-  let facts: RecordFacts | null = before?.state ?? null;
-  const entries: HistoryEntry[] = [];
-  for (const event of (codec ? await codec.decode(tx, stored) : stored).toReversed()) {
-    const after = recordFold.evolve(facts, event);
-    entries.push(entryOf(model, id, event, facts, after));
-    facts = after;
+  const shown: HistoryEntry[] = [];
+  let { before } = page;
+  for (let looked = 0; looked <= MAX_HIDDEN_VERSIONS; looked += page.limit) {
+    const from = before === null ? {} : { from: before - 1 };
+    const stored = await readStream(tx, reader.tenant, stream, { direction: 'backward', limit: page.limit, ...from });
+    const oldest = stored.at(-1)?.streamVersion ?? 1;
+    const first =
+      oldest > 1 ? await stateAt(tx, reader.tenant, stream, { version: oldest - 1 }, recordFold, codec) : null;
+    let facts: RecordFacts | null = first?.state ?? null;
+    const entries: HistoryEntry[] = [];
+    for (const event of (codec ? await codec.decode(tx, stored) : stored).toReversed()) {
+      const after = recordFold.evolve(facts, event);
+      if (maySee(reader, model, after)) {
+        const known = facts && maySee(reader, model, facts) ? facts : {};
+        entries.push(entryOf(model, id, event, facts && known, after));
+      }
+      facts = after;
+    }
+    shown.push(...entries.toReversed());
+    if (shown.length >= page.limit || oldest === 1 || !seesSome(reader, model))
+      return { entries: shown, lookedTo: null };
+    before = oldest;
   }
-  return entries.toReversed();
+  return { entries: shown, lookedTo: before };
 }
 
 function entryOf(
@@ -143,21 +164,24 @@ function entryOf(
 }
 
 /**
- * The values that bring a record back to a version: all of them, but two kinds that stay as they are now. A personal value
+ * The values that bring a record back to a version: all of them, but three kinds that stay as they are now. A personal value
  * that was erased since is not known any more, and emptying what was written later would be a second loss. A field that is
- * demanded today and had no value then cannot be emptied.
- * @throws CodedError NOT_FOUND; VALIDATION_ERROR for a version that the record never had, naming those it has
+ * demanded today and had no value then cannot be emptied. And what the caller may not update, they cannot bring back either.
+ * @throws CodedError NOT_FOUND; FORBIDDEN for a version that the caller may not see; VALIDATION_ERROR for a version that the record never had, naming those it has
  */
 export async function valuesAtVersion(
   tx: Tx,
-  tenant: TenantId,
+  reader: Reader,
   model: ModelDefinition,
   id: string,
   version: number,
   { codec, wasErasedSince }: LogReading,
 ): Promise<RecordValues> {
+  const { tenant, access } = reader;
   const stream = modelStream(model.name, id);
-  const [newest] = await readStream(tx, tenant, stream, { direction: 'backward', limit: 1 });
+  const [newest] = (await isSeen(tx, reader, model, id))
+    ? await readStream(tx, tenant, stream, { direction: 'backward', limit: 1 })
+    : [];
   if (!newest) throw apiError('NOT_FOUND', `There is no ${model.name} with this id.`);
   const last = newest.streamVersion;
   const then = version < 1 || version > last ? null : await stateAt(tx, tenant, stream, { version }, recordFold, codec);
@@ -168,15 +192,29 @@ export async function valuesAtVersion(
     ];
     throw apiError('VALIDATION_ERROR', faults[0]!.message, { faults, versions: { first: 1, last } });
   }
+  if (!maySee(reader, model, then.state))
+    throw apiError('FORBIDDEN', `You may not see version ${version} of this ${model.name}.`);
+  const written = access.writes(model, 'update');
   const personal = new Set(personalFields(model));
   const isErased = personal.size > 0 && ((await wasErasedSince?.(tx, tenant, stream, then.since)) ?? false);
   const values: Record<string, FieldValue> = {};
   for (const field of model.fields) {
     const name = inputName(field);
     const value = then.state[name] ?? null;
+    if (!written.has(name)) continue;
     if (value === null && (field.required || (isErased && personal.has(name)))) continue;
     values[name] = value;
   }
-  for (const { input } of linksOf(model)) values[input] = then.state[input] ?? [];
+  for (const { input } of linksOf(model)) {
+    if (written.has(input)) values[input] = then.state[input] ?? [];
+  }
   return values;
+}
+
+/** Whether the record as it is now may be seen. A statement only where a rule looks at it. */
+async function isSeen(tx: Tx, reader: Reader, model: ModelDefinition, id: string): Promise<boolean> {
+  if (!reader.access.reads(model)) return false;
+  if (!seesSome(reader, model)) return true;
+  const { text, parameters } = compileGet(reader, model, id, new Map());
+  return (await tx.query(text, parameters)).length > 0;
 }

@@ -16,14 +16,15 @@ import {
   type GraphQLScalarType,
 } from 'graphql';
 import {
+  followsField,
   inputName,
   isDemanded,
   linksOf,
-  modelNamed,
+  ownFieldsOf,
   type FieldDefinition,
   type ModelDefinition,
   type RelationDefinition,
-  type SchemaDefinition,
+  type RoleAccess,
 } from '@atomo-cc/schema';
 import { argumentsKeyOf, DateScalar, DateTimeScalar, JsonScalar, PageInfo } from '../api/index.js';
 import { historyConnection } from './history-types.js';
@@ -39,11 +40,14 @@ const OWN_FIELDS = {
 
 const IDS = new GraphQLNonNull(new GraphQLList(new GraphQLNonNull(GraphQLID)));
 
-/** The GraphQL types of a schema's models, each made once. */
+/**
+ * The GraphQL types of a schema's models for one role, each made once. What the role may not read or write has no place in
+ * them, so neither a document nor the answer to a faulty one can name it. The models given are those of `access.readable`.
+ */
 export class ModelTypes {
   private readonly made = new Map<string, unknown>();
 
-  constructor(private readonly schema: SchemaDefinition) {}
+  constructor(private readonly access: RoleAccess) {}
 
   record(model: ModelDefinition): GraphQLObjectType {
     return this.once(
@@ -53,7 +57,7 @@ export class ModelTypes {
           name: model.name,
           description: model.description,
           fields: () => ({
-            ...OWN_FIELDS,
+            ...this.own(model),
             ...Object.fromEntries(model.fields.flatMap((field) => this.outputFields(model, field))),
             ...Object.fromEntries(
               model.computed.map(({ name, description }) => [name, { type: GraphQLString, description }]),
@@ -66,8 +70,8 @@ export class ModelTypes {
 
   history(model: ModelDefinition): GraphQLObjectType {
     return this.once(`${model.name}HistoryConnection`, () =>
-      historyConnection(model, () => ({
-        ...OWN_FIELDS,
+      historyConnection(model, this.access, () => ({
+        ...this.own(model),
         ...Object.fromEntries(model.fields.map((field) => this.outputFields(model, field)[0]!)),
         ...Object.fromEntries(linksOf(model).map(({ input, description }) => [input, { type: IDS, description }])),
       })),
@@ -137,10 +141,22 @@ export class ModelTypes {
     );
   }
 
-  input(model: ModelDefinition, mode: 'create' | 'update'): GraphQLInputObjectType {
+  /** What a role answers for a record that it has made and may not read: how others find it. */
+  receipt(model: ModelDefinition): GraphQLObjectType {
+    const description = `A ${model.name}, of which you may know nothing else.`;
+    return this.once(model.name, (name) => new GraphQLObjectType({ name, description, fields: { id: OWN_FIELDS.id } }));
+  }
+
+  /**
+   * What the role may write; null: nothing.
+   * @param model with all its fields: some may be written by who may not read them
+   */
+  input(model: ModelDefinition, mode: 'create' | 'update'): GraphQLInputObjectType | null {
+    if (this.access.writes(model, mode).size === 0) return null;
     return this.once(`${mode === 'create' ? 'Create' : 'Update'}${model.name}Input`, (name) => {
       const fields: GraphQLInputFieldConfigMap = {};
-      for (const field of model.fields) {
+      const written = this.access.writes(model, mode);
+      for (const field of model.fields.filter((each) => written.has(inputName(each)))) {
         const type = this.scalar(model, field);
         const isNeeded = mode === 'create' && isDemanded(field);
         fields[inputName(field)] = {
@@ -148,8 +164,8 @@ export class ModelTypes {
           description: field.description,
         };
       }
-      for (const { input, target, description } of linksOf(model)) {
-        const told = `The ids of ${modelNamed(this.schema, target).plural}, in no order, each once; all that it is to be linked to.`;
+      for (const { input, target, description } of linksOf(model).filter((each) => written.has(each.input))) {
+        const told = `The ids of ${this.target(target).plural}, in no order, each once; all that it is to be linked to.`;
         fields[input] = {
           type: new GraphQLList(new GraphQLNonNull(GraphQLID)),
           description: description === null ? told : `${description} ${told}`,
@@ -171,12 +187,15 @@ export class ModelTypes {
             or: { type: new GraphQLList(new GraphQLNonNull(this.where(model))) },
             not: { type: this.where(model) },
             id: { type: this.filter('ID', GraphQLID, ['equals', 'not', 'in', 'notIn']) },
-            createdAt: { type: this.filter('DateTime', DateTimeScalar, ORDERED) },
-            updatedAt: { type: this.filter('DateTime', DateTimeScalar, ORDERED) },
+            ...Object.fromEntries(
+              this.ownTimes(model).map((own) => [own, { type: this.filter('DateTime', DateTimeScalar, ORDERED) }]),
+            ),
             ...Object.fromEntries(
               model.fields.flatMap((field) => [
                 [inputName(field), { type: this.fieldFilter(model, field) }],
-                ...(field.type === 'relation' ? [[field.name, { type: this.relationFilter(field.target!, ONE) }]] : []),
+                ...(followsField(this.access, field)
+                  ? [[field.name, { type: this.relationFilter(field.target!, ONE) }]]
+                  : []),
               ]),
             ),
             ...Object.fromEntries(
@@ -191,8 +210,7 @@ export class ModelTypes {
     return this.once(`${model.name}Order`, (name) => {
       const names = [
         'id',
-        'createdAt',
-        'updatedAt',
+        ...this.ownTimes(model),
         ...model.fields.filter((field) => field.type !== 'relation' && isGroupable(field)).map(inputName),
       ];
       return new GraphQLInputObjectType({
@@ -203,20 +221,31 @@ export class ModelTypes {
     });
   }
 
+  /** Those of the fields that every record has which may be read. */
+  private own(model: ModelDefinition): GraphQLFieldConfigMap<unknown, unknown> {
+    return Object.fromEntries(
+      ownFieldsOf(this.access, model).map((name) => [name, OWN_FIELDS[name as keyof typeof OWN_FIELDS]]),
+    );
+  }
+
+  private ownTimes(model: ModelDefinition): string[] {
+    return ['createdAt', 'updatedAt'].filter((name) => this.access.readsOwn(model, name));
+  }
+
   private outputFields(
     model: ModelDefinition,
     field: FieldDefinition,
   ): [string, GraphQLFieldConfig<unknown, unknown>][] {
     // A row older than the demand may lack the value, so nothing but the API's own fields is promised to be there.
     const own = [inputName(field), { type: this.scalar(model, field), description: field.description }] as const;
-    if (field.type !== 'relation') return [[...own]];
-    const target = modelNamed(this.schema, field.target!);
+    if (!followsField(this.access, field)) return [[...own]];
+    const target = this.target(field.target!);
     return [[...own], [field.name, { type: this.record(target), description: field.description }]];
   }
 
   /** The records of a list relation, below a record. The compiler has made all lists that were asked for, by their arguments. */
   private list({ name, target: targetName, description }: RelationDefinition): GraphQLFieldConfig<unknown, unknown> {
-    const target = modelNamed(this.schema, targetName);
+    const target = this.target(targetName);
     const type = this.once(
       `${target.name}List`,
       (typeName) =>
@@ -242,8 +271,13 @@ export class ModelTypes {
     };
   }
 
+  /** The model at the other end of a relation that the role may follow. */
+  private target(name: string): ModelDefinition {
+    return this.access.reads({ name })!;
+  }
+
   private relationFilter(targetName: string, kind: typeof ONE | typeof MANY): GraphQLInputObjectType {
-    const target = modelNamed(this.schema, targetName);
+    const target = this.target(targetName);
     return this.once(
       `${target.name}${kind.name}`,
       (name) =>

@@ -1,6 +1,6 @@
 import { GraphQLID, GraphQLInt, GraphQLList, GraphQLNonNull, GraphQLString, type GraphQLFieldConfigMap } from 'graphql';
 import { apiError, isUuid } from '@atomo-cc/kernel';
-import type { ModelDefinition, SchemaDefinition } from '@atomo-cc/schema';
+import { accessOfRole, type ModelDefinition, type SchemaDefinition } from '@atomo-cc/schema';
 import { Fence, type EventCodec } from '@atomo-cc/event-store';
 import type { AppDatabase, Tx } from '@atomo-cc/platform/postgres';
 import {
@@ -13,13 +13,14 @@ import {
   selectionAt,
   selectionOf,
 } from '../api/index.js';
-import type { ApiContext, ApiPart, Selection } from '../api/index.js';
+import type { ApiContext, ApiPart, RolePart, Selection } from '../api/index.js';
 import { changedField, type ChangesOptions } from './changes.js';
 import { RecordCommands, type CommandAnswer, type RecordCommandsOptions } from './commands.js';
 import { readAsOf, readHistory, valuesAtVersion, type LogReading } from './history.js';
 import { historyPage, versionOf } from './history-types.js';
 import { ModelTypes } from './model-types.js';
 import { compileAggregate, compileGet, compileList, orderName, type OrderBy, type Where } from './query-compiler.js';
+import { readerOf, seesSome, type Reader } from './record-access.js';
 
 /** How the models' records are written and read where the log is sealed. */
 export interface ModelsApiOptions extends LogReading, Pick<RecordCommandsOptions, 'onAppended'> {
@@ -28,24 +29,39 @@ export interface ModelsApiOptions extends LogReading, Pick<RecordCommandsOptions
   readonly changes?: ChangesOptions;
 }
 
-/** The typed fields that a schema's models add to the API; every read of records is one SQL statement. */
-export function modelsApi(schema: SchemaDefinition, database: AppDatabase, log: ModelsApiOptions = {}): ApiPart {
-  const types = new ModelTypes(schema);
+/** The typed fields that a schema's models add to the API of each role; every read of records is one SQL statement. */
+export function modelsApi(schema: SchemaDefinition, database: AppDatabase, log: ModelsApiOptions = {}): RolePart {
   const commands = new RecordCommands(schema, database, log);
+  const changes = log.changes ?? { fence: new Fence() };
+  return (role) => partOf(schema, role, database, commands, changes, log);
+}
+
+function partOf(
+  schema: SchemaDefinition,
+  role: string,
+  database: AppDatabase,
+  commands: RecordCommands,
+  changes: ChangesOptions,
+  log: ModelsApiOptions,
+): ApiPart {
+  const access = accessOfRole(schema, role);
+  const types = new ModelTypes(access);
   const query: GraphQLFieldConfigMap<unknown, ApiContext> = {};
   const mutation: GraphQLFieldConfigMap<unknown, ApiContext> = {};
   const subscription: GraphQLFieldConfigMap<unknown, ApiContext> = {};
-  const changes = log.changes ?? { fence: new Fence() };
+  // Of the role that the documents were checked for, also where the caller has got another one meanwhile.
+  const readerFor = ({ principal }: ApiContext): Reader => readerOf(schema, { ...principal, role });
 
-  for (const model of schema.models) {
-    const found = { record: types.record(model), where: types.where(model) };
-    subscription[`${model.singular}Changed`] = changedField(schema, model, database, found, changes);
+  for (const model of access.readable.models) {
+    const hasVersion = access.readsOwn(model, 'version');
+    const found = { record: types.record(model), where: types.where(model), hasVersion };
+    subscription[`${model.singular}Changed`] = changedField(model, database, found, readerFor, changes, log);
     query[model.singular] = {
       type: types.record(model),
       description: `The ${model.name} with this id, or null.`,
       args: { id: { type: new GraphQLNonNull(GraphQLID) }, asOf },
       resolve: (_source, { id, asOf: time }: { id: string; asOf?: string | null }, context, info) =>
-        isUuid(id) ? readRecord(database, schema, model, id, selectionOf(info), context, time) : null,
+        isUuid(id) ? readRecord(database, readerFor(context), model, id, selectionOf(info), time) : null,
     };
     query[model.plural] = {
       type: new GraphQLNonNull(types.connection(model)),
@@ -66,7 +82,7 @@ export function modelsApi(schema: SchemaDefinition, database: AppDatabase, log: 
         asOf,
       },
       resolve: (_source, args: ListArguments, context, info) =>
-        readPage(database, schema, model, args, context, selectionOf(info)),
+        readPage(database, readerFor(context), model, args, selectionOf(info)),
     };
     const groupField = types.groupField(model);
     query[`${model.singular}Aggregate`] = {
@@ -79,7 +95,7 @@ export function modelsApi(schema: SchemaDefinition, database: AppDatabase, log: 
         asOf,
       },
       resolve: (_source, args: AggregateArguments, context, info) =>
-        readGroups(database, schema, model, args, context, selectionOf(info)),
+        readGroups(database, readerFor(context), model, args, selectionOf(info)),
     };
     query[`${model.singular}History`] = {
       type: new GraphQLNonNull(types.history(model)),
@@ -92,32 +108,50 @@ export function modelsApi(schema: SchemaDefinition, database: AppDatabase, log: 
       resolve: async (_source, args: { id: string; first?: number | null; after?: string | null }, context) => {
         const size = pageSize(args.first);
         const page = { before: args.after ? versionOf(model, args.after) : null, limit: size + 1 };
-        const { tenantId } = context.principal;
-        const entries = isUuid(args.id)
-          ? await database.transaction(tenantId, (tx) => readHistory(tx, tenantId, model, args.id, page, log))
-          : [];
-        return historyPage(model, entries, size, !args.after);
+        const reader = readerFor(context);
+        const looked = isUuid(args.id)
+          ? await database.transaction(reader.tenant, (tx) => readHistory(tx, reader, model, args.id, page, log))
+          : { entries: [], lookedTo: null };
+        return historyPage(model, looked, size, !args.after);
       },
     };
-    mutation[`create${model.name}`] = {
-      type: new GraphQLNonNull(types.record(model)),
-      args: { input: { type: new GraphQLNonNull(types.input(model, 'create')) }, idempotencyKey },
-      resolve: async (_source, args: CommandArguments, context, info) => {
-        const made = await commands.create({ ...commandOf(args), model, context });
-        return answerCommand(database, schema, model, made, selectionOf(info), context);
-      },
-    };
+  }
+
+  for (const model of schema.models) {
+    const readable = access.reads(model);
+    const record = readable ? types.record(readable) : types.receipt(model);
+    // Where a rule looks at the records themselves, a record may be written so that its writer sees it no more.
+    const isSeen = !readable || access.right(model, 'read')!.where === null;
+    const answer = { type: isSeen ? new GraphQLNonNull(record) : record };
+    const unseen = isSeen ? '' : 'Null when you may not see the record as it is then.';
+    const knowsVersion = access.readsOwn(model, 'version');
+    const creates = types.input(model, 'create');
+    if (creates) {
+      mutation[`create${model.name}`] = {
+        ...answer,
+        description: unseen,
+        args: { input: { type: new GraphQLNonNull(creates) }, idempotencyKey },
+        resolve: async (_source, args: CommandArguments, context, info) => {
+          const made = await commands.create({ ...commandOf(args), model, context });
+          return answerCommand(database, readerFor(context), model, made, selectionOf(info));
+        },
+      };
+    }
+    const updates = types.input(model, 'update');
+    if (!updates) continue;
     mutation[`update${model.name}`] = {
-      type: new GraphQLNonNull(types.record(model)),
-      description: 'Changes the fields that are given; null empties a field.',
+      ...answer,
+      description: `Changes the fields that are given; null empties a field. ${unseen}`,
       args: {
         id: { type: new GraphQLNonNull(GraphQLID) },
-        input: { type: new GraphQLNonNull(types.input(model, 'update')) },
-        expectedVersion: {
-          type: GraphQLInt,
-          description:
-            'The version the change was made on. If the record is at another by now: CONFLICT, and nothing is changed.',
-        },
+        input: { type: new GraphQLNonNull(updates) },
+        ...(knowsVersion && {
+          expectedVersion: {
+            type: GraphQLInt,
+            description:
+              'The version the change was made on. If the record is at another by now: CONFLICT, and nothing is changed.',
+          },
+        }),
         idempotencyKey,
       },
       resolve: async (
@@ -129,13 +163,13 @@ export function modelsApi(schema: SchemaDefinition, database: AppDatabase, log: 
         if (!isUuid(args.id)) throw apiError('NOT_FOUND', `There is no ${model.name} with this id.`);
         const expectedVersion = args.expectedVersion ?? null;
         const changed = await commands.update({ ...commandOf(args), model, id: args.id, expectedVersion, context });
-        return answerCommand(database, schema, model, changed, selectionOf(info), context);
+        return answerCommand(database, readerFor(context), model, changed, selectionOf(info));
       },
     };
+    if (!knowsVersion) continue;
     mutation[`restore${model.name}`] = {
-      type: new GraphQLNonNull(types.record(model)),
-      description:
-        'Gives the fields the values of an earlier version again, as a new version. A value that was erased since, and one that is required and was not there then, stays as it is.',
+      ...answer,
+      description: `Gives the fields the values of an earlier version again, as a new version. A value that was erased since, one that is required and was not there then, and one that you may not update, stays as it is. ${unseen}`,
       args: {
         id: { type: new GraphQLNonNull(GraphQLID) },
         version: { type: new GraphQLNonNull(GraphQLInt), description: 'The version whose values it gets again.' },
@@ -148,9 +182,9 @@ export function modelsApi(schema: SchemaDefinition, database: AppDatabase, log: 
       },
       resolve: async (_source, args: RestoreArguments, context, info) => {
         if (!isUuid(args.id)) throw apiError('NOT_FOUND', `There is no ${model.name} with this id.`);
-        const { tenantId } = context.principal;
-        const values = await database.transaction(tenantId, (tx) =>
-          valuesAtVersion(tx, tenantId, model, args.id, args.version, log),
+        const reader = readerFor(context);
+        const values = await database.transaction(reader.tenant, (tx) =>
+          valuesAtVersion(tx, reader, model, args.id, args.version, log),
         );
         const restored = await commands.restore({
           model,
@@ -161,11 +195,21 @@ export function modelsApi(schema: SchemaDefinition, database: AppDatabase, log: 
           idempotencyKey: args.idempotencyKey ?? null,
           context,
         });
-        return answerCommand(database, schema, model, restored, selectionOf(info), context);
+        return answerCommand(database, readerFor(context), model, restored, selectionOf(info));
       },
     };
   }
-  return { query, mutation, subscription };
+  const forbidden = access.readable.models
+    .flatMap(({ name, plural }) => mutationsOf(name, plural))
+    .filter((name) => !Object.hasOwn(mutation, name));
+  return { query, mutation, subscription, forbidden };
+}
+
+/** The mutations that a model may have: who knows of the model knows of them. */
+function mutationsOf(name: string, plural: string): string[] {
+  const many = plural.charAt(0).toUpperCase() + plural.slice(1);
+  const ofOne = ['create', 'update', 'delete', 'restore', 'purge'].map((verb) => `${verb}${name}`);
+  return [...ofOne, ...['create', 'update', 'delete'].map((verb) => `${verb}${many}`)];
 }
 
 /** The argument with which records are read as they were. */
@@ -218,46 +262,44 @@ interface AggregateArguments {
 /** Reads as of a time, or now. `read` is given the time, or null for now. */
 function readAt<Result>(
   database: AppDatabase,
-  schema: SchemaDefinition,
-  { principal: { tenantId } }: ApiContext,
+  { access, tenant }: Reader,
   time: string | null | undefined,
   read: (tx: Pick<Tx, 'query'>, time: string | null) => Promise<Result>,
 ): Promise<Result> {
-  if (time) return readAsOf(database, schema, tenantId, time, read);
+  if (time) return readAsOf(database, access.schema, tenant, time, read);
   // Nothing is asked before, so it needs no transaction that is held open.
-  return read({ query: (text, parameters) => database.read(tenantId, text, parameters) }, null);
+  return read({ query: (text, parameters) => database.read(tenant, text, parameters) }, null);
 }
 
 /** What a mutation answers: the record as the command has left it, or what is read where its own fields are not enough. */
 function answerCommand(
   database: AppDatabase,
-  schema: SchemaDefinition,
+  reader: Reader,
   model: ModelDefinition,
   { id, record }: CommandAnswer,
   selection: Selection,
-  context: ApiContext,
 ): unknown {
+  if (!reader.access.reads(model)) return { id };
   const asksBeyond = [
     ...model.fields.filter(({ type }) => type === 'relation'),
     ...model.relations,
     ...model.computed,
   ].some(({ name }) => selection.has(name));
-  if (!record || asksBeyond) return readRecord(database, schema, model, id, selection, context);
+  if (!record || asksBeyond || seesSome(reader, model)) return readRecord(database, reader, model, id, selection);
   const { version, createdAt, updatedAt, values } = record;
   return { ...values, id, version, createdAt, updatedAt };
 }
 
 async function readRecord(
   database: AppDatabase,
-  schema: SchemaDefinition,
+  reader: Reader,
   model: ModelDefinition,
   id: string,
   selection: Selection,
-  context: ApiContext,
   asOfTime?: string | null,
 ): Promise<unknown> {
-  const [row] = await readAt(database, schema, context, asOfTime, (tx, time) => {
-    const { text, parameters } = compileGet(schema, model, context.principal.tenantId, id, selection, time);
+  const [row] = await readAt(database, reader, asOfTime, (tx, time) => {
+    const { text, parameters } = compileGet(reader, model, id, selection, time);
     return tx.query<{ node: unknown }>(text, parameters);
   });
   return row?.node ?? null;
@@ -265,10 +307,9 @@ async function readRecord(
 
 async function readPage(
   database: AppDatabase,
-  schema: SchemaDefinition,
+  reader: Reader,
   model: ModelDefinition,
   args: ListArguments,
-  context: ApiContext,
   selection: Selection,
 ) {
   const { after = null, before = null, last = null } = args;
@@ -288,8 +329,8 @@ async function readPage(
     node: mergeSelections(selectionAt(selection, 'nodes'), selectionAt(selection, 'edges', 'node')),
     withTotal: selection.has('totalCount'),
   };
-  const [answer] = await readAt(database, schema, context, args.asOf, (tx, time) => {
-    const { text, parameters } = compileList(schema, model, context.principal.tenantId, { ...list, asOf: time });
+  const [answer] = await readAt(database, reader, args.asOf, (tx, time) => {
+    const { text, parameters } = compileList(reader, model, { ...list, asOf: time });
     return tx.query<{ rows: { node: object; key: unknown[] }[]; total?: number }>(text, parameters);
   });
   const { rows, total } = answer!;
@@ -313,15 +354,14 @@ const OUT_OF_RANGE = '22003';
 
 async function readGroups(
   database: AppDatabase,
-  schema: SchemaDefinition,
+  reader: Reader,
   model: ModelDefinition,
   { where = null, groupBy, first, asOf: time }: AggregateArguments,
-  context: ApiContext,
   selection: Selection,
 ) {
   const query = { where, groupBy: groupBy ?? [], limit: pageSize(first), node: selection };
-  const rows = await readAt(database, schema, context, time, async (tx, at) => {
-    const { text, parameters } = compileAggregate(schema, model, context.principal.tenantId, { ...query, asOf: at });
+  const rows = await readAt(database, reader, time, async (tx, at) => {
+    const { text, parameters } = compileAggregate(reader, model, { ...query, asOf: at });
     return tx.query<{ group: Readonly<Record<string, unknown>> }>(text, parameters);
   }).catch((error: unknown) => {
     if ((error as { code?: unknown }).code !== OUT_OF_RANGE) throw error;

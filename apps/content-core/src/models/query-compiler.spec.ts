@@ -1,13 +1,15 @@
 import fc from 'fast-check';
 import { belongsTo, defineSchema, hasMany, text } from '@atomo-cc/schema';
-import { SHOP, SHOP_TENANTS } from '../testing/index.js';
+import { aPrincipal, SHOP, SHOP_TENANTS } from '../testing/index.js';
 import { compileGet, compileList, orderName, type ListQuery } from './query-compiler.js';
+import { readerOf } from './record-access.js';
 
 const [tenant] = SHOP_TENANTS;
 const item = SHOP.models.find(({ name }) => name === 'Item')!;
+const reader = readerOf(SHOP, aPrincipal(tenant));
 const ID = '018f0000-0000-7000-8000-000000000001';
 const ALL: ListQuery = { where: null, orderBy: [], after: null, limit: 3, node: new Map(), withTotal: false };
-const list = (query: Partial<ListQuery>) => compileList(SHOP, item, tenant, { ...ALL, ...query });
+const list = (query: Partial<ListQuery>) => compileList(reader, item, { ...ALL, ...query });
 const refused = (code: string) => expect.objectContaining({ code });
 const nested = (levels: number): Record<string, unknown> => (levels === 0 ? {} : { not: nested(levels - 1) });
 
@@ -56,7 +58,7 @@ function blank(part: Record<string, Record<string, unknown>>): Record<string, Re
 }
 
 test('neither do the tenant, the id, the limit and the cursor', () => {
-  const get = compileGet(SHOP, item, tenant, ID, new Map([['title', new Map()]]));
+  const get = compileGet(reader, item, ID, new Map([['title', new Map()]]));
   expect(get.text).not.toContain(tenant);
   expect(get.text).not.toContain(ID);
   expect(get.parameters).toEqual([tenant, ID]);
@@ -83,7 +85,7 @@ test('neither do the arguments of lists below, nor conditions on related records
     const where = { notes: { some: { body: { equals: value }, person: { isNot: { name: { in: [value] } } } } } };
     const key = JSON.stringify({ first, where: { body: { contains: value } } });
     const node = new Map([['notes', new Map([[key, new Map([['nodes', new Map([['body', new Map()]])]])]])]]);
-    return compileList(schema, person, tenant, { ...ALL, where, node });
+    return compileList(readerOf(schema, aPrincipal(tenant)), person, { ...ALL, where, node });
   };
   fc.assert(
     fc.property(FIELDS['title'] as fc.Arbitrary<string>, fc.integer({ min: 1, max: 100 }), (value, first) => {
@@ -97,7 +99,7 @@ test('neither do the arguments of lists below, nor conditions on related records
 test('as of a time only histories are read, and the time stands in no SQL', () => {
   const asOf = '2026-01-02T03:04:05.678Z';
   const node = new Map([['brand', new Map([['parent', new Map([['name', new Map()]])]])]]);
-  const get = compileGet(SHOP, item, tenant, ID, node, asOf);
+  const get = compileGet(reader, item, ID, node, asOf);
   const page = list({ node, asOf, withTotal: true });
   for (const { text, parameters } of [get, page]) {
     expect(text).not.toContain(asOf);

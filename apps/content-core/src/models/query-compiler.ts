@@ -1,6 +1,7 @@
-import { apiError, isUuid, type CodedError, type TenantId } from '@atomo-cc/kernel';
+import { apiError, isUuid, type CodedError } from '@atomo-cc/kernel';
 import {
   columnOf,
+  conditionSql,
   expressionSql,
   inputName,
   isCalendarDate,
@@ -13,10 +14,10 @@ import {
   type LinkRelation,
   type ModelDefinition,
   type RelationDefinition,
-  type SchemaDefinition,
 } from '@atomo-cc/schema';
 import { argumentsOf, pageSize, type Selection } from '../api/index.js';
 import { COLUMN_TYPES } from './model-columns.js';
+import type { Reader } from './record-access.js';
 import { historyTable } from './schema-diff.js';
 
 /** One statement with its parameters. */
@@ -128,21 +129,21 @@ class Statement {
   }
 }
 
-/** What is read: a tenant's records as they are, or as they were. */
+/** What is read: the records of a tenant that the reader may see, as they are, or as they were. */
 class Source {
   private readonly tenant: string;
   private readonly at: string | null;
   /** Aliases of rows of histories in a statement that is about now. */
   private readonly past = new Set<string>();
+  private readonly rules = new Map<string, (alias: string) => string>();
 
   /** @param asOf ISO 8601; null for now */
   constructor(
-    readonly schema: SchemaDefinition,
+    private readonly reader: Reader,
     readonly statement: Statement,
-    tenant: TenantId,
     asOf: string | null,
   ) {
-    this.tenant = statement.add(tenant);
+    this.tenant = statement.add(reader.tenant);
     this.at = asOf === null ? null : `${statement.add(asOf)}::timestamptz`;
   }
 
@@ -153,15 +154,57 @@ class Source {
     return alias;
   }
 
+  /**
+   * A model as the reader may read it: fields that may not be read are no fields of it.
+   * @throws CodedError VALIDATION_ERROR where it may not be read at all, the same as where there is none
+   */
+  model(name: string): ModelDefinition {
+    const model = this.reader.access.reads({ name });
+    if (!model) throw apiError('VALIDATION_ERROR', `There is no ${name} to read.`);
+    return model;
+  }
+
   /** The table to read many records from. */
   table(model: ModelDefinition): string {
     return this.at === null ? model.table : historyTable(model);
   }
 
-  /** The condition that leaves one row of each record that may be seen: to be set before any other. */
-  rows(alias: string): string {
+  /** The condition that leaves one row of each record, also of those that may not be seen. */
+  all(alias: string): string {
     const own = `${alias}.tenant_id = ${this.tenant}`;
     return this.at === null ? own : `${own} and ${alias}.valid_from <= ${this.at} and ${alias}.valid_to > ${this.at}`;
+  }
+
+  /** The condition that leaves one row of each record that may be seen: to be set before any other. Of the past, today's rules say which. */
+  rows(model: ModelDefinition, alias: string): string {
+    const rule = this.rule(model, alias);
+    return rule === null ? this.all(alias) : `${this.all(alias)} and ${rule}`;
+  }
+
+  /** A model with the fields that only rules and computed fields may look at too. */
+  whole({ name }: ModelDefinition): ModelDefinition {
+    return modelNamed(this.reader.access.schema, name);
+  }
+
+  /** What a row must meet to be seen, by the rules of its model; null: nothing. */
+  private rule(model: ModelDefinition, alias: string): string | null {
+    const { access, userId } = this.reader;
+    const where = access.right(model, 'read')!.where;
+    if (where === null) return null;
+    let rule = this.rules.get(model.name);
+    if (!rule) {
+      const whole = this.whole(model);
+      const caller = { id: userId, role: access.role };
+      // However often the rule is set, each of its values has one place.
+      const places: string[] = [];
+      rule = (of) => {
+        let at = -1;
+        const value = (given: unknown) => (places[(at += 1)] ??= this.statement.add(given));
+        return conditionSql(whole, where, { column: (field) => `${of}."${columnOf(field)}"`, value, caller });
+      };
+      this.rules.set(model.name, rule);
+    }
+    return `(${rule(alias)})`;
   }
 
   /**
@@ -169,9 +212,12 @@ class Source {
    * index leads straight to it, however many versions there are.
    */
   one(model: ModelDefinition, id: string): string {
-    const from = `select * from ${this.table(model)} where tenant_id = ${this.tenant} and id = ${id}`;
-    if (this.at === null) return from;
-    return `${from} and valid_from <= ${this.at} order by valid_from desc, version desc limit 1`;
+    const of = this.statement.alias();
+    const rule = this.rule(model, of);
+    const from = `select * from ${this.table(model)} ${of} where ${of}.tenant_id = ${this.tenant} and ${of}.id = ${id}`;
+    if (this.at === null) return rule === null ? from : `${from} and ${rule}`;
+    const newest = `${from} and valid_from <= ${this.at} order by valid_from desc, version desc limit 1`;
+    return rule === null ? newest : `select * from (${newest}) ${of} where ${rule}`;
   }
 
   /**
@@ -179,14 +225,14 @@ class Source {
    * those that stand in the history of the record that owns them.
    */
   ties(model: ModelDefinition, relation: RelationDefinition, record: string, other: string): string {
-    const target = modelNamed(this.schema, relation.target);
+    const target = this.model(relation.target);
     if (relation.via !== null) return `${other}."${relationColumn(target, relation.via)}" = ${record}.id`;
     const link = this.statement.alias();
     if (relation.through !== null) {
-      const through = modelNamed(this.schema, relation.through.model);
+      const through = this.model(relation.through.model);
       const ends = [relation.through.from, relation.through.to].map((name) => relationColumn(through, name));
       const isTied = `${link}."${ends[0]}" = ${record}.id and ${link}."${ends[1]}" = ${other}.id`;
-      return `exists (select 1 from ${this.table(through)} ${link} where ${this.rows(link)} and ${isTied})`;
+      return `exists (select 1 from ${this.table(through)} ${link} where ${this.rows(through, link)} and ${isTied})`;
     }
     const owning = linksOf(target).find(({ name }) => name === relation.inverseOf);
     const [owner, linked] = owning ? [other, record] : [record, other];
@@ -207,15 +253,15 @@ function relationColumn(model: ModelDefinition, name: string): string {
  * @param asOf the time at which it and the records that it belongs to are read, ISO 8601; null for now
  */
 export function compileGet(
-  schema: SchemaDefinition,
-  model: ModelDefinition,
-  tenant: TenantId,
+  reader: Reader,
+  { name }: Pick<ModelDefinition, 'name'>,
   id: string,
   selection: Selection,
   asOf: string | null = null,
 ): CompiledQuery {
   const statement = new Statement();
-  const source = new Source(schema, statement, tenant, asOf);
+  const source = new Source(reader, statement, asOf);
+  const model = source.model(name);
   const alias = statement.alias();
   const from = source.one(model, statement.add(id));
   const text = `select ${record(source, model, alias, selection, 1)} as node from (${from}) ${alias}`;
@@ -229,17 +275,17 @@ export function compileGet(
  * @throws CodedError VALIDATION_ERROR, QUERY_TOO_COMPLEX
  */
 export function compileList(
-  schema: SchemaDefinition,
-  model: ModelDefinition,
-  tenant: TenantId,
+  reader: Reader,
+  { name: modelName }: Pick<ModelDefinition, 'name'>,
   query: ListQuery,
 ): CompiledQuery {
   const statement = new Statement();
-  const source = new Source(schema, statement, tenant, query.asOf ?? null);
+  const source = new Source(reader, statement, query.asOf ?? null);
+  const model = source.model(modelName);
   const alias = statement.alias();
   const from = `from ${source.table(model)} ${alias}`;
   const keys = orderKeys(model, query.orderBy);
-  const filter = `${source.rows(alias)} and ${condition(source, model, alias, query.where, 0)}`;
+  const filter = `${source.rows(model, alias)} and ${condition(source, model, alias, query.where, 0)}`;
   const bounds = [
     query.after ? ` and (${beyond(keys, alias, query.after, statement, 'behind')})` : '',
     query.before ? ` and (${beyond(keys, alias, query.before, statement, 'ahead')})` : '',
@@ -276,16 +322,16 @@ export function isGroupable({ type }: Pick<FieldDefinition, 'type'>): boolean {
  * @throws CodedError VALIDATION_ERROR, QUERY_TOO_COMPLEX
  */
 export function compileAggregate(
-  schema: SchemaDefinition,
-  model: ModelDefinition,
-  tenant: TenantId,
+  reader: Reader,
+  { name: modelName }: Pick<ModelDefinition, 'name'>,
   query: AggregateQuery,
 ): CompiledQuery {
   const names = [...new Set(query.groupBy)];
   if (names.length > MAX_GROUP_FIELDS)
     throw tooComplex('MAX_GROUP_FIELDS', MAX_GROUP_FIELDS, 'groupBy names too many fields.');
   const statement = new Statement();
-  const source = new Source(schema, statement, tenant, query.asOf ?? null);
+  const source = new Source(reader, statement, query.asOf ?? null);
+  const model = source.model(modelName);
   const alias = statement.alias();
   const groups = names.map((name) => {
     const field = model.fields.find((candidate) => inputName(candidate) === name);
@@ -306,7 +352,7 @@ export function compileAggregate(
   );
   const columns = ['count(*)::int as count', ...groups.map(({ sql }) => sql), ...measures].join(', ');
   const by = groups.map(({ column }) => column);
-  const filter = `${source.rows(alias)} and ${condition(source, model, alias, query.where, 0)}`;
+  const filter = `${source.rows(model, alias)} and ${condition(source, model, alias, query.where, 0)}`;
   const grouped = by.length === 0 ? '' : ` group by ${by.join(', ')}`;
   const order = ['count(*) desc', ...by.map((column) => `${column} nulls last`)].join(', ');
   const inner = `select ${columns} from ${source.table(model)} ${alias} where ${filter}${grouped} order by ${order}`;
@@ -326,33 +372,35 @@ export interface ChangedRecord {
 /**
  * The records of some changes as they are now: one row with `nodes`, the JSON of those that match by their ids, and `untold`,
  * the places (from 1) of the changes that are nothing to whom the condition is of: their record does not match, and did not
- * before the change. That is looked up in the history; where it is not there yet, the change is told rather than lost.
+ * before the change. That is looked up in the history; where it is not there yet, the change is told rather than lost, and its
+ * place is in `unproven`: whether the reader may have seen the record then is to be decided from the log.
  * @throws CodedError VALIDATION_ERROR, QUERY_TOO_COMPLEX
  */
 export function compileChanged(
-  schema: SchemaDefinition,
-  model: ModelDefinition,
-  tenant: TenantId,
+  reader: Reader,
+  { name }: Pick<ModelDefinition, 'name'>,
   where: Where | null,
   selection: Selection,
   changes: readonly ChangedRecord[],
 ): CompiledQuery {
   const statement = new Statement();
-  const source = new Source(schema, statement, tenant, null);
+  const source = new Source(reader, statement, null);
+  const model = source.model(name);
   const ids = statement.add(changes.map(({ id }) => id));
   const versions = statement.add(changes.map(({ version }) => version));
   const leaving = statement.add(changes.map(({ mayLeave }) => mayLeave));
   const [now, matching, before] = [statement.alias(), statement.alias(), source.pastAlias()];
-  const matches = (alias: string) => `${source.rows(alias)} and ${condition(source, model, alias, where, 0)}`;
+  const matches = (alias: string) => `${source.rows(model, alias)} and ${condition(source, model, alias, where, 0)}`;
   const node = record(source, model, matching, selection, changes.length);
+  const then = `from ${historyTable(model)} ${before}
+        where ${source.all(before)} and ${before}.id = c.id and ${before}.version = c.version - 1`;
+  const missed = (isUntold: string) => `coalesce((select json_agg(c.place)
+    from unnest(${ids}::uuid[], ${versions}::int[], ${leaving}::boolean[]) with ordinality as c (id, version, may_leave, place)
+    where not exists (select 1 from matching m where m.id = c.id) and (${isUntold})), '[]')`;
   const text = `with matching as (select ${now}.* from ${model.table} ${now} where ${now}.id = any(${ids}::uuid[]) and ${matches(now)})
 select coalesce((select json_object_agg(${matching}.id, ${node}) from matching ${matching}), '{}') as nodes,
-  coalesce((select json_agg(c.place)
-    from unnest(${ids}::uuid[], ${versions}::int[], ${leaving}::boolean[]) with ordinality as c (id, version, may_leave, place)
-    where not exists (select 1 from matching m where m.id = c.id)
-      and (not c.may_leave or exists (select 1 from ${historyTable(model)} ${before}
-        where ${source.rows(before)} and ${before}.id = c.id and ${before}.version = c.version - 1
-          and ((${matches(before)}) is not true)))), '[]') as untold`;
+  ${missed(`not c.may_leave or exists (select 1 ${then} and ((${matches(before)}) is not true))`)} as untold,
+  ${missed(`c.may_leave and not exists (select 1 ${then})`)} as unproven`;
   return { text, parameters: statement.values };
 }
 
@@ -525,10 +573,10 @@ function belongsToCondition(
     if (operator !== 'is' && operator !== 'isNot') throw unknownOperator(operator);
     if (operand === null) return operator === 'is' ? `${id} is null` : `${id} is not null`;
     source.statement.askRelation();
-    const target = modelNamed(source.schema, field.target!);
+    const target = source.model(field.target!);
     const other = source.statement.alias();
     const fits = condition(source, target, other, operand as Where, depth);
-    const exists = `exists (select 1 from ${source.table(target)} ${other} where ${source.rows(other)} and ${other}.id = ${id} and ${fits})`;
+    const exists = `exists (select 1 from ${source.table(target)} ${other} where ${source.rows(target, other)} and ${other}.id = ${id} and ${fits})`;
     return operator === 'is' ? exists : `not ${exists}`;
   });
 }
@@ -547,9 +595,9 @@ function manyCondition(
     if (operand === null)
       throw apiError('VALIDATION_ERROR', `${operator}: null fits no record. Use ${operator}: {} for any record.`);
     source.statement.askRelation();
-    const target = modelNamed(source.schema, relation.target);
+    const target = source.model(relation.target);
     const other = source.statement.alias();
-    const tied = `${source.rows(other)} and ${source.ties(model, relation, alias, other)}`;
+    const tied = `${source.rows(target, other)} and ${source.ties(model, relation, alias, other)}`;
     const fits = `(${condition(source, target, other, operand as Where, depth)})`;
     const exists = `exists (select 1 from ${source.table(target)} ${other} where ${tied} and ${operator === 'every' ? `${fits} is not true` : fits})`;
     return operator === 'some' ? exists : `not ${exists}`;
@@ -634,7 +682,7 @@ function record(source: Source, model: ModelDefinition, alias: string, selection
     const field = model.fields.find((candidate) => candidate.type === 'relation' && candidate.name === name);
     if (field) {
       source.statement.readRelation(0);
-      const target = modelNamed(source.schema, field.target!);
+      const target = source.model(field.target!);
       const other = source.statement.alias();
       const from = source.one(target, `${alias}."${columnOf(field)}"`);
       return [`(select ${record(source, target, other, below, copies)} from (${from}) ${other}) as "${name}"`];
@@ -667,7 +715,7 @@ function children(
   copies: number,
 ): string {
   const { statement } = source;
-  const target = modelNamed(source.schema, relation.target);
+  const target = source.model(relation.target);
   const lists = [...selection].map(([key, below]) => {
     const args = argumentsOf(key) as ChildArguments;
     const first = pageSize(args.first);
@@ -675,7 +723,7 @@ function children(
     statement.readRelation(below.has('nodes') ? records : 0);
     const other = statement.alias();
     const rows = () => {
-      const tied = `${source.rows(other)} and ${source.ties(model, relation, alias, other)}`;
+      const tied = `${source.rows(target, other)} and ${source.ties(model, relation, alias, other)}`;
       return `from ${source.table(target)} ${other} where ${tied} and ${condition(source, target, other, args.where ?? null, 0)}`;
     };
     const parts: string[] = [];
@@ -694,14 +742,14 @@ function children(
 }
 
 function computedSql(
-  { statement }: Source,
+  source: Source,
   model: ModelDefinition,
   { expression }: ComputedDefinition,
   alias: string,
 ): string {
-  return expressionSql(model, expression, {
+  return expressionSql(source.whole(model), expression, {
     column: (field) => `${alias}."${columnOf(field)}"`,
-    value: (value) => statement.add(value),
+    value: (value) => source.statement.add(value),
   });
 }
 

@@ -523,7 +523,7 @@ test('every read field of every model is one statement', async () => {
     Person: 'firm { name } notes { nodes { id } totalCount }',
     Firm: 'people { nodes { notes { nodes { id } } } }',
   };
-  const asked = new Set<string>();
+  const asked = new Set(['me']);
   for (const { name, singular, plural } of OFFICE.models) {
     const node = `id createdAt ${below[name] ?? ''}`;
     const at = 'asOf: "2026-06-02T00:00:00Z"';

@@ -1,10 +1,20 @@
 import Fastify, { type FastifyInstance } from 'fastify';
 import { apiError, tenantId, uuidv7, type TenantId, type UserId } from '@atomo-cc/kernel';
-import { belongsTo, boolean, date, defineSchema, email, enumeration, number, text } from '@atomo-cc/schema';
+import {
+  belongsTo,
+  boolean,
+  date,
+  DEFAULT_ROLES,
+  defineSchema,
+  email,
+  enumeration,
+  number,
+  text,
+} from '@atomo-cc/schema';
 import { type Principal, SCOPES } from '@atomo-cc/access';
 import { createLogger, type Logger } from '@atomo-cc/platform/logging';
 import { traceRequests } from '@atomo-cc/platform/telemetry';
-import { buildApiSchema, serveApi, type ApiPart } from '../api/index.js';
+import { RoleSchemas, serveApi, type ApiPart, type RolePart } from '../api/index.js';
 
 /** A schema with a field of every type, a model that refers to itself, and an order word and a quote in its texts' way. */
 export const SHOP = defineSchema({
@@ -68,14 +78,17 @@ export const unanswered = new Set<string>();
 export const callers = { role: 'Admin' };
 
 /** Serves the parts as content-core does. */
-export async function anApi(parts: readonly ApiPart[]): Promise<TestApi> {
+export async function anApi(
+  parts: readonly (ApiPart | RolePart)[],
+  roles: readonly string[] = DEFAULT_ROLES,
+): Promise<TestApi> {
   const fastify = Fastify({ forceCloseConnections: true });
   traceRequests(fastify);
   const logged: object[] = [];
   const silent = createLogger('test', 'silent');
   const logger = Object.assign(Object.create(silent) as Logger, { error: (line: object) => void logged.push(line) });
   const sockets = serveApi(fastify, {
-    schema: buildApiSchema(parts),
+    schemas: new RoleSchemas(parts, roles),
     logger,
     authenticate: async (authorization) => {
       const token = /^Bearer (.*)$/.exec(authorization ?? '')?.[1];

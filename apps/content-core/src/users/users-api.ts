@@ -11,7 +11,6 @@ import {
 import type { Accounts, By, User } from '@atomo-cc/access';
 import { apiError, isUuid, type TenantId, type UserId } from '@atomo-cc/kernel';
 import {
-  adminOnly,
   type ApiContext,
   type ApiPart,
   connectionOf,
@@ -94,7 +93,7 @@ export function usersApi(accounts: Accounts, onAppended: (tenant: TenantId) => v
     return user;
   };
   const user = new GraphQLNonNull(UserType);
-  return adminOnly({
+  return {
     query: {
       users: {
         type: new GraphQLNonNull(UserConnection),
@@ -153,7 +152,7 @@ export function usersApi(accounts: Accounts, onAppended: (tenant: TenantId) => v
         },
       },
     },
-  });
+  };
 }
 
 interface UserArguments {

@@ -1,0 +1,383 @@
+import { createClient, type Client } from 'graphql-ws';
+import { WebSocket } from 'ws';
+import { eventStoreMigrations, Fence, ProjectionRunner } from '@atomo-cc/event-store';
+import {
+  belongsTo,
+  caller,
+  defineSchema,
+  email,
+  enumeration,
+  hasMany,
+  integer,
+  template,
+  text,
+} from '@atomo-cc/schema';
+import { Leases1700000001000 } from '@atomo-cc/platform/postgres';
+import { aDatabase, type TestDatabase } from '@atomo-cc/testing';
+import { anApi, callers, SHOP_TENANTS, type Answer, type Json, type TestApi } from '../testing/index.js';
+import { historyProjection } from './history-projection.js';
+import { createModelTables } from './model-tables.js';
+import { modelsApi } from './models-api.js';
+
+/** For a busy machine. */
+jest.setTimeout(60_000);
+
+const [OURS] = SHOP_TENANTS;
+/** The caller of a test has the id of its tenant. */
+const ME: string = OURS;
+const SOMEONE = '00000000-0000-7000-8000-0000000000ff';
+
+const CRM = defineSchema({
+  models: {
+    Team: {
+      fields: { name: text().required(), people: hasMany('Person') },
+      access: { read: { everyone: true, Support: false } },
+    },
+    Person: {
+      plural: 'people',
+      fields: {
+        name: text().required(),
+        mail: email().unique(),
+        salary: integer(),
+        owner: text().max(36),
+        stage: enumeration('Public', 'Hidden'),
+        team: belongsTo('Team'),
+        notes: hasMany('Note'),
+      },
+      computed: { label: template('{name} earns {salary}') },
+      checks: [{ where: { salary: { gte: 0 } }, message: 'Nobody pays for working.' }],
+      access: {
+        read: {
+          Manager: true,
+          Sales: { where: { owner: { equals: caller.id } } },
+          Support: ['name', 'team', 'notes'],
+          Viewer: { fields: ['name', 'stage', 'team', 'createdAt'], where: { stage: { equals: 'Public' } } },
+        },
+        create: {
+          Manager: true,
+          Sales: { fields: ['name', 'owner', 'stage', 'team'], where: { owner: { equals: caller.id } } },
+          Viewer: ['name', 'mail'],
+        },
+        update: {
+          Manager: { where: { stage: { not: 'Public' } } },
+          Sales: ['name', 'owner', 'stage'],
+          Support: { fields: ['name', 'mail', 'salary'] },
+        },
+      },
+    },
+    Note: {
+      fields: { body: text().required(), tone: text(), person: belongsTo('Person').required() },
+      access: {
+        read: {
+          Manager: true,
+          Sales: ['body', 'person'],
+          Viewer: { fields: ['body', 'person'], where: { tone: { equals: 'kind' } } },
+        },
+        create: { Support: true, Sales: true },
+      },
+    },
+  },
+});
+
+type Row = Readonly<Record<string, string | number | null>>;
+type Rule = { readonly fields: readonly string[] | 'all'; readonly rows: (row: Row) => boolean };
+const all = () => true;
+
+/** What the access above says, written a second time as plainly as can be: by model, operation and role. Admin may read and write all. */
+const RULES: Readonly<Record<string, Readonly<Record<'read' | 'create' | 'update', Readonly<Record<string, Rule>>>>>> =
+  {
+    Team: {
+      read: {
+        Manager: { fields: 'all', rows: all },
+        Sales: { fields: 'all', rows: all },
+        Viewer: { fields: 'all', rows: all },
+      },
+      create: {},
+      update: {},
+    },
+    Person: {
+      read: {
+        Manager: { fields: 'all', rows: all },
+        Sales: { fields: 'all', rows: ({ owner }) => owner === ME },
+        Support: { fields: ['id', 'name', 'teamId'], rows: all },
+        Viewer: {
+          fields: ['id', 'name', 'stage', 'teamId', 'team', 'createdAt'],
+          rows: ({ stage }) => stage === 'Public',
+        },
+      },
+      create: {
+        Manager: { fields: 'all', rows: all },
+        Sales: { fields: ['name', 'owner', 'stage', 'teamId'], rows: ({ owner }) => owner === ME },
+        Viewer: { fields: ['name', 'mail'], rows: all },
+      },
+      update: {
+        Manager: { fields: 'all', rows: ({ stage }) => stage !== 'Public' },
+        Sales: { fields: ['name', 'owner', 'stage'], rows: all },
+        Support: { fields: ['name', 'mail', 'salary'], rows: all },
+      },
+    },
+    Note: {
+      read: {
+        Manager: { fields: 'all', rows: all },
+        Sales: { fields: ['id', 'body', 'personId', 'person'], rows: all },
+        Viewer: { fields: ['id', 'body', 'personId', 'person'], rows: ({ tone }) => tone === 'kind' },
+      },
+      create: { Sales: { fields: 'all', rows: all }, Support: { fields: 'all', rows: all } },
+      update: {},
+    },
+  };
+const ROLES = ['Admin', 'Manager', 'Sales', 'Support', 'Viewer', 'Stranger'];
+const ruleOf = (model: string, operation: 'read' | 'create' | 'update', role: string): Rule | undefined =>
+  role === 'Admin' ? { fields: 'all', rows: all } : RULES[model]![operation][role];
+const mayRead = (model: string, role: string, field: string) => {
+  const rule = ruleOf(model, 'read', role);
+  return rule !== undefined && (rule.fields === 'all' || rule.fields.includes(field));
+};
+
+const ID = (n: number) => `01900000-0000-7000-8000-${String(n).padStart(12, '0')}`;
+const person = (n: number, row: Row): Row => ({
+  id: ID(n),
+  mail: `${n}@example.com`,
+  salary: n * 10,
+  teamId: ID(1),
+  ...row,
+});
+const ROWS: Readonly<Record<string, readonly Row[]>> = {
+  Team: [{ id: ID(1), name: 'Sea' }],
+  Person: [
+    person(11, { name: 'Ada', owner: ME, stage: 'Public' }),
+    person(12, { name: 'Bob', owner: ME, stage: 'Hidden' }),
+    person(13, { name: 'Cyd', owner: SOMEONE, stage: 'Public' }),
+    person(14, { name: 'Dan', owner: null, stage: null, salary: null, teamId: null }),
+  ],
+  Note: [
+    { id: ID(21), body: 'a', tone: 'kind', personId: ID(11) },
+    { id: ID(22), body: 'b', tone: null, personId: ID(11) },
+    { id: ID(23), body: 'c', tone: 'kind', personId: ID(13) },
+    { id: ID(24), body: 'd', tone: 'kind', personId: ID(12) },
+  ],
+};
+const seen = (model: string, role: string): Row[] => {
+  const rule = ruleOf(model, 'read', role);
+  return rule ? ROWS[model]!.filter(rule.rows) : [];
+};
+/** All names under which a record's own values are read. */
+const FIELDS: Readonly<Record<string, readonly string[]>> = Object.fromEntries(
+  CRM.models.map(({ name, fields }) => [
+    name,
+    [
+      'id',
+      'version',
+      'createdAt',
+      ...fields.map((field) => (field.type === 'relation' ? `${field.name}Id` : field.name)),
+    ],
+  ]),
+);
+
+let database: TestDatabase;
+let api: TestApi;
+let runner: ProjectionRunner;
+const sockets = new Map<string, Client>();
+
+const TRANSPORTS = {
+  http: async (role: string, query: string, variables: Record<string, unknown> = {}): Promise<Answer> => {
+    callers.role = role;
+    return api.ask(query, variables);
+  },
+  ws: async (role: string, query: string, variables: Record<string, unknown> = {}): Promise<Answer> => {
+    callers.role = role;
+    let client = sockets.get(role);
+    if (!client) {
+      client = createClient({
+        url: api.url.replace('http', 'ws'),
+        webSocketImpl: WebSocket,
+        connectionParams: { authorization: `Bearer ${OURS}` },
+        retryAttempts: 0,
+      });
+      sockets.set(role, client);
+    }
+    const asked = client;
+    return new Promise((resolve) => {
+      let answer: Answer = { status: 200, data: null };
+      asked.subscribe(
+        { query, variables },
+        {
+          next: (result) => (answer = { status: 200, ...result } as Answer),
+          error: (errors) => resolve({ status: 200, data: null, errors: errors as Answer['errors'] & object }),
+          complete: () => resolve(answer),
+        },
+      );
+    });
+  },
+};
+type Ask = (query: string, variables?: Record<string, unknown>) => Promise<Answer>;
+const code = ({ errors }: Answer): string | undefined => errors?.[0]?.extensions?.['code'];
+/** Whether an answer says no to a document, and names nothing of what it does not show. */
+const isUnknown = (answer: Answer) => code(answer) === 'VALIDATION_ERROR' && answer.data == null;
+
+beforeAll(async () => {
+  database = await aDatabase([Leases1700000001000, ...eventStoreMigrations]);
+  await createModelTables(database.url, CRM);
+  runner = new ProjectionRunner({
+    database: database.system,
+    databaseUrl: database.url,
+    projections: [historyProjection(CRM)],
+    onError: (error) => {
+      throw error;
+    },
+  });
+  api = await anApi([
+    modelsApi(CRM, database.app, { onAppended: () => runner.wake(), changes: { fence: new Fence() } }),
+  ]);
+  for (const { name, table } of CRM.models) {
+    for (const row of ROWS[name]!) {
+      const columns = Object.keys(row).map((field) => field.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`));
+      await database.asOwner(
+        `insert into ${table} (tenant_id, version, created_at, updated_at, ${columns.join(', ')})
+         values ($1, 1, now(), now(), ${columns.map((_, n) => `$${n + 2}`).join(', ')})`,
+        [OURS, ...Object.values(row)],
+      );
+    }
+  }
+});
+
+afterAll(async () => {
+  callers.role = 'Admin';
+  for (const client of sockets.values()) await client.dispose();
+  await api?.close();
+  await runner?.stop();
+  await database?.drop();
+});
+
+describe.each(Object.keys(TRANSPORTS) as (keyof typeof TRANSPORTS)[])('over %s', (transport) => {
+  describe.each(ROLES)('%s', (role) => {
+    const ask: Ask = (query, variables) => TRANSPORTS[transport](role, query, variables);
+
+    describe.each(CRM.models.map(({ name }) => name))('reads of %s', (model) => {
+      const { singular, plural } = CRM.models.find(({ name }) => name === model)!;
+      const rows = seen(model, role);
+      const isRead = ruleOf(model, 'read', role) !== undefined;
+      const readable = FIELDS[model]!.filter((field) => mayRead(model, role, field));
+
+      test('the rows and the fields that may be seen, and their number', async () => {
+        const answer = await ask(`{ ${plural} { nodes { id } totalCount } ${singular}Aggregate { count } }`);
+        if (!isRead) return expect(isUnknown(answer)).toBe(true);
+        expect(answer.data[plural]).toEqual({ nodes: rows.map(({ id }) => ({ id })), totalCount: rows.length });
+        expect(answer.data[`${singular}Aggregate`]).toEqual([{ count: rows.length }]);
+        const page = await ask(`{ ${plural} { nodes { ${readable.join(' ')} } } }`);
+        for (const [at, node] of (page.data[plural].nodes as Json[]).entries())
+          expect(node).toMatchObject(
+            Object.fromEntries(Object.entries(rows[at]!).filter(([field]) => readable.includes(field))),
+          );
+        return undefined;
+      });
+
+      test('each record by its id', async () => {
+        for (const row of ROWS[model]!) {
+          const answer = await ask(`query ($id: ID!) { ${singular}(id: $id) { id } }`, { id: row['id'] });
+          if (!isRead) expect(isUnknown(answer)).toBe(true);
+          else expect(answer.data[singular]).toEqual(rows.includes(row) ? { id: row['id'] } : null);
+        }
+      });
+
+      test.each(FIELDS[model]!)('%s: in results, conditions, orders and groups', async (field) => {
+        const own = ['version', 'createdAt', 'id'].includes(field);
+        const documents = [
+          `{ ${plural} { nodes { ${field} } } }`,
+          `{ ${singular}History(id: "${ID(11)}") { nodes { record { ${field} } } } }`,
+          ...(own ? [] : [`{ ${plural}(where: { ${field}: { isNull: false } }) { nodes { id } } }`]),
+          ...(own || field.endsWith('Id') ? [] : [`{ ${plural}(orderBy: [{ ${field}: ASC }]) { nodes { id } } }`]),
+          ...(own ? [] : [`{ ${singular}Aggregate(groupBy: [${field}]) { group { ${field} } } }`]),
+          ...(field === 'salary' ? [`{ ${singular}Aggregate { sum { ${field} } } }`] : []),
+        ];
+        for (const document of documents) {
+          const answer = await ask(document);
+          expect([document, answer.errors === undefined]).toEqual([document, readable.includes(field)]);
+          if (answer.errors) expect(isUnknown(answer)).toBe(true);
+        }
+        if (!own && readable.includes(field)) {
+          const filtered = await ask(`{ ${plural}(where: { ${field}: { isNull: false } }) { nodes { id } } }`);
+          expect(filtered.data[plural].nodes).toEqual(
+            rows.filter((row) => row[field] != null).map(({ id }) => ({ id })),
+          );
+        }
+      });
+    });
+
+    test('what is tied to a record', async () => {
+      const notes = seen('Note', role);
+      if (mayRead('Person', role, 'name')) {
+        const answer = await ask('{ people { nodes { id notes { nodes { id } totalCount } } } }');
+        const isFollowed = mayRead('Note', role, 'personId') && role !== 'Viewer';
+        expect(answer.errors === undefined).toBe(isFollowed);
+        for (const { id, notes: list } of answer.data?.people.nodes ?? []) {
+          const own = notes.filter(({ personId }) => personId === id);
+          expect(list).toEqual({ nodes: own.map((note) => ({ id: note['id'] })), totalCount: own.length });
+        }
+        const some = await ask('{ people(where: { notes: { some: {} } }) { nodes { id } } }');
+        expect(some.errors === undefined).toBe(isFollowed);
+        if (isFollowed)
+          expect(some.data.people.nodes).toEqual(
+            seen('Person', role)
+              .filter(({ id }) => notes.some(({ personId }) => personId === id))
+              .map(({ id }) => ({ id })),
+          );
+      }
+      if (!mayRead('Note', role, 'person')) return;
+      const people = seen('Person', role);
+      const answer = await ask('{ notes { nodes { id personId person { id } } } }');
+      expect(answer.data.notes.nodes).toEqual(
+        notes.map(({ id, personId }) => ({
+          id,
+          personId,
+          person: people.some((other) => other['id'] === personId) ? { id: personId } : null,
+        })),
+      );
+      const is = await ask('{ notes(where: { person: { is: {} } }) { nodes { id } } }');
+      expect(is.data.notes.nodes).toEqual(
+        notes.filter(({ personId }) => people.some(({ id }) => id === personId)).map(({ id }) => ({ id })),
+      );
+    });
+
+    test('introspection and suggestions name nothing that is hidden', async () => {
+      const hidden = ['mail', 'salary', 'tone', 'owner', 'label'].filter(
+        (field) =>
+          !mayRead('Person', role, field) &&
+          !mayRead('Note', role, field) &&
+          !['Person', 'Note'].some(
+            (model) => writes(model, 'create', role, field) || writes(model, 'update', role, field),
+          ),
+      );
+      const told = JSON.stringify([
+        await ask(
+          '{ __schema { types { name description fields { name args { name } } inputFields { name } enumValues { name } } } }',
+        ),
+        await ask('{ people { nodes { salar mai owne labe } } notes { nodes { ton } } }'),
+        await ask('{ people(where: { salar: {}, mai: {}, owne: {} }, orderBy: [{ salar: ASC }]) { nodes { nam } } }'),
+        await ask('{ personAggregate(groupBy: [salar, owne]) { sum { salar } } }'),
+      ]);
+      for (const field of hidden) expect(told).not.toMatch(new RegExp(`\\b${field}\\b`, 'i'));
+      for (const { name } of CRM.models) {
+        if (ruleOf(name, 'read', role) || ruleOf(name, 'create', role)) continue;
+        expect(told).not.toMatch(new RegExp(`\\b(Create)?${name}(Input|Where)?\\b"`));
+      }
+    });
+  });
+});
+
+test('an operation that a role lacks is forbidden where it knows of the model, and unknown where it does not', async () => {
+  callers.role = 'Viewer';
+  for (const mutation of [`updatePerson(id: "${ID(11)}", input: {}) { id }`, 'createTeam(input: {}) { id }'])
+    expect(code(await api.ask(`mutation { ${mutation} }`))).toBe('FORBIDDEN');
+  callers.role = 'Support';
+  expect(code(await api.ask('mutation { createTeam(input: {}) { id } }'))).toBe('VALIDATION_ERROR');
+  callers.role = 'Stranger';
+  expect(code(await api.ask('mutation { createTeam(input: {}) { id } }'))).toBe('VALIDATION_ERROR');
+  expect(await api.data('{ me { id role } }')).toEqual({ me: { id: ME, role: 'Stranger' } });
+});
+
+function writes(model: string, operation: 'create' | 'update', role: string, field: string): boolean {
+  const rule = ruleOf(model, operation, role);
+  if (!rule || (operation === 'update' && !ruleOf(model, 'read', role))) return false;
+  return rule.fields === 'all' || rule.fields.includes(field);
+}
