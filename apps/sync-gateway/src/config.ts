@@ -1,5 +1,5 @@
 import { CodedError } from '@atomo-cc/kernel';
-import { loadConfig, requireSecret, servicePort, serviceVariables, str } from '@atomo-cc/platform/config';
+import { count, loadConfig, requireSecret, servicePort, serviceVariables, str } from '@atomo-cc/platform/config';
 import { MASTER_KEY_PREFIX } from '@atomo-cc/sync-protocol';
 
 /** The master key of the embedded mode; `npm start` prints it. Anywhere else it is refused. */
@@ -15,6 +15,21 @@ const variables = {
     default: '',
     example: 'sk_admin_8Jq2…',
     desc: 'The key for the admin routes of sync-gateway: sk_admin_ and at least 22 random characters.',
+  }),
+  SYNC_QUOTA_MIB: count({
+    default: 10_240,
+    example: '10240',
+    desc: 'MiB of live files that a store may hold which has no quota of its own; its history is not counted.',
+  }),
+  SYNC_RETENTION_DAYS: count({
+    default: 30,
+    example: '30',
+    desc: 'Days that old versions, deleted files and the log of a store stay; a device away for longer reads everything anew.',
+  }),
+  SYNC_OPS_PER_SECOND: count({
+    default: 1_000,
+    example: '1000',
+    desc: 'Operations a second that sync-gateway takes of one key, five seconds of them at once.',
   }),
 };
 

@@ -3,7 +3,15 @@ import type { FastifyInstance } from 'fastify';
 import { Health } from '@atomo-cc/platform/health';
 import type { ServiceOptions } from '@atomo-cc/platform/lifecycle';
 import { AppDatabase, migrate, openAppDatabase, openSystemDatabase } from '@atomo-cc/platform/postgres';
-import { FRAME_LIMIT_BYTES, KEY_HEADER, REST_BASE } from '@atomo-cc/sync-protocol';
+import {
+  DEVICE_HEADER,
+  FRAME_LIMIT_BYTES,
+  KEY_HEADER,
+  PART_LIMIT_BYTES,
+  PUSH_LIMIT_BYTES,
+  REST_BASE,
+  REST_BASE_2,
+} from '@atomo-cc/sync-protocol';
 import { AppModule } from './app.module.js';
 import type { GatewayConfig } from './config.js';
 import { gatewayMigrations } from './migrations.js';
@@ -20,7 +28,17 @@ export async function gatewayService(config: GatewayConfig): Promise<ServiceOpti
   const system = await openSystemDatabase(database);
   return {
     name: 'sync-gateway',
-    module: AppModule.with({ app, system, redisUrl: config.REDIS_URL, masterKey: config.GATEWAY_MASTER_KEY }),
+    module: AppModule.with({
+      app,
+      system,
+      redisUrl: config.REDIS_URL,
+      masterKey: config.GATEWAY_MASTER_KEY,
+      bounds: {
+        opsPerSecond: config.SYNC_OPS_PER_SECOND,
+        quotaBytes: config.SYNC_QUOTA_MIB * 1024 * 1024,
+        retentionDays: config.SYNC_RETENTION_DAYS,
+      },
+    }),
     config,
     port: config.SYNC_GATEWAY_PORT,
     configure,
@@ -32,13 +50,18 @@ function configure(app: NestFastifyApplication): void {
   const fastify: FastifyInstance = app.getHttpAdapter().getInstance();
   fastify.addHook('onRoute', (route) => {
     if (route.url.startsWith(`/${REST_BASE}/files`)) route.bodyLimit = FRAME_LIMIT_BYTES;
+    if (route.url.startsWith(`/${REST_BASE_2}/ops`)) route.bodyLimit = 2 * PUSH_LIMIT_BYTES;
+    if (route.url.startsWith(`/${REST_BASE_2}/blobs`)) route.bodyLimit = PART_LIMIT_BYTES;
   });
+  fastify.addContentTypeParser('application/octet-stream', { parseAs: 'buffer' }, (_request, body, done) =>
+    done(null, body),
+  );
   // Keys ride in a header that a page must set on purpose, never in a cookie: any origin may ask, none is trusted.
   app.enableCors({
     origin: '*',
     methods: ['GET', 'POST', 'PUT', 'PATCH', 'DELETE'],
-    allowedHeaders: ['content-type', KEY_HEADER],
-    exposedHeaders: ['x-request-id'],
+    allowedHeaders: ['content-type', KEY_HEADER, DEVICE_HEADER, 'range', 'if-none-match'],
+    exposedHeaders: ['x-request-id', 'etag', 'content-range', 'accept-ranges'],
     maxAge: PREFLIGHT_SECONDS,
   });
   app.useWebSocketAdapter(new SocketServer(app, app.get(Relay)));

@@ -17,8 +17,24 @@ export interface ApiKey {
   /** The beginning of the key, to tell keys apart by. */
   readonly prefix: string;
   readonly permissions: readonly ApiKeyPermission[];
+  /** The folders of the store that the key sees and writes; empty: all of it. Who uses the key applies them. */
+  readonly prefixes: readonly string[];
+  /** From then on the key opens nothing; null: never. */
+  readonly expiresAt: Date | null;
   readonly createdAt: Date;
   readonly lastUsedAt: Date | null;
+}
+
+/** What a key is issued for. */
+export interface ApiKeyRequest {
+  readonly tenantId: TenantId;
+  readonly storeId: string;
+  readonly name: string;
+  readonly permissions: readonly ApiKeyPermission[];
+  /** What the key begins with. */
+  readonly prefix: string;
+  readonly prefixes?: readonly string[];
+  readonly expiresAt?: Date | null;
 }
 
 /** What a key may do with its store. */
@@ -52,6 +68,22 @@ export class ApiKeys1700000200001 implements MigrationInterface {
   }
 }
 
+/** Folders a key is confined to, and the time when it ends by itself. */
+export class ApiKeyScopes1700000200002 implements MigrationInterface {
+  name = 'ApiKeyScopes1700000200002';
+
+  async up(runner: QueryRunner): Promise<void> {
+    await runner.query(`alter table api_keys add prefixes text[] not null default '{}', add expires_at timestamptz`);
+  }
+
+  async down(runner: QueryRunner): Promise<void> {
+    await runner.query('alter table api_keys drop prefixes, drop expires_at');
+  }
+}
+
+/** What makes a key open something. Every question whether a key still holds goes by this. */
+const HOLDS = 'revoked_at is null and (expires_at is null or expires_at > now())';
+
 interface KeyRow {
   id: string;
   tenant_id: string;
@@ -59,11 +91,14 @@ interface KeyRow {
   name: string;
   key_prefix: string;
   permissions: ApiKeyPermission[];
+  prefixes: string[];
+  expires_at: Date | null;
   created_at: Date;
   last_used_at: Date | null;
 }
 
-const COLUMNS = 'id, tenant_id, store_id, name, key_prefix, permissions, created_at, last_used_at';
+const COLUMNS =
+  'id, tenant_id, store_id, name, key_prefix, permissions, prefixes, expires_at, created_at, last_used_at';
 
 function keyOf(row: KeyRow): ApiKey {
   return {
@@ -73,6 +108,8 @@ function keyOf(row: KeyRow): ApiKey {
     name: row.name,
     prefix: row.key_prefix,
     permissions: row.permissions,
+    prefixes: row.prefixes,
+    expiresAt: row.expires_at,
     createdAt: row.created_at,
     lastUsedAt: row.last_used_at,
   };
@@ -87,26 +124,51 @@ export function hashApiKey(key: string): string {
  * Makes a key of `prefix` and 32 random characters of base64url, and stores its hash.
  * @returns the row and the key; the key can never be read again
  */
-export async function issueApiKey(
-  tx: Tx,
-  wanted: {
-    tenantId: TenantId;
-    storeId: string;
-    name: string;
-    permissions: readonly ApiKeyPermission[];
-    prefix: string;
-  },
-): Promise<{ row: ApiKey; key: string }> {
+export async function issueApiKey(tx: Tx, wanted: ApiKeyRequest): Promise<{ row: ApiKey; key: string }> {
   const key = `${wanted.prefix}${randomBytes(SECRET_BYTES).toString('base64url')}`;
   const [row] = await tx.query<KeyRow>(
-    `insert into api_keys (id, tenant_id, store_id, name, key_hash, key_prefix, permissions)
-     values ($1, $2, $3, $4, $5, $6, $7) returning ${COLUMNS}`,
-    [uuidv7(), wanted.tenantId, wanted.storeId, wanted.name, hashApiKey(key), wanted.prefix, wanted.permissions],
+    `insert into api_keys
+       (id, tenant_id, store_id, name, key_hash, key_prefix, permissions, prefixes, expires_at)
+     values ($1, $2, $3, $4, $5, $6, $7, $8, $9) returning ${COLUMNS}`,
+    [
+      uuidv7(),
+      wanted.tenantId,
+      wanted.storeId,
+      wanted.name,
+      hashApiKey(key),
+      wanted.prefix,
+      wanted.permissions,
+      wanted.prefixes ?? [],
+      wanted.expiresAt ?? null,
+    ],
   );
   return { row: keyOf(row!), key };
 }
 
-/** The store's keys that are not revoked, oldest first. */
+/**
+ * Issues a key that may do what another may, and lets the old one end after an overlap in which both open the store.
+ * @param overlapSeconds from 0 on; an old key that ends sooner by itself does so
+ * @returns null when the store has no such key, or it no longer holds
+ */
+export async function rotateApiKey(
+  tx: Tx,
+  storeId: string,
+  keyId: string,
+  overlapSeconds: number,
+): Promise<{ row: ApiKey; key: string } | null> {
+  const [old] = await tx.query<KeyRow>(
+    `select ${COLUMNS} from api_keys where id = $1 and store_id = $2 and ${HOLDS} for update`,
+    [keyId, storeId],
+  );
+  if (!old) return null;
+  await tx.execute(
+    `update api_keys set expires_at = least(expires_at, now() + $2 * interval '1 second') where id = $1`,
+    [keyId, overlapSeconds],
+  );
+  return issueApiKey(tx, { ...keyOf(old), prefix: old.key_prefix });
+}
+
+/** The store's keys that are not revoked, expired ones too, oldest first. */
 export async function listApiKeys(tx: Tx, storeId: string): Promise<ApiKey[]> {
   const rows = await tx.query<KeyRow>(
     `select ${COLUMNS} from api_keys where store_id = $1 and revoked_at is null order by created_at, id`,
@@ -132,12 +194,10 @@ export async function deleteStoreApiKeys(tx: Tx, storeId: string): Promise<strin
 
 /**
  * The key with this hash, whatever its tenant: who asks does not know the tenant yet, so `tx` is one of the system role.
- * Null when it is unknown or revoked.
+ * Null when it is unknown, revoked or expired.
  */
 export async function findApiKeyByHash(tx: Tx, hash: string): Promise<ApiKey | null> {
-  const [row] = await tx.query<KeyRow>(`select ${COLUMNS} from api_keys where key_hash = $1 and revoked_at is null`, [
-    hash,
-  ]);
+  const [row] = await tx.query<KeyRow>(`select ${COLUMNS} from api_keys where key_hash = $1 and ${HOLDS}`, [hash]);
   if (!row) return null;
   if (row.last_used_at === null || Date.now() - row.last_used_at.getTime() > LAST_USED_SECONDS * 1000) {
     await tx.execute('update api_keys set last_used_at = now() where id = $1', [row.id]);
@@ -145,11 +205,8 @@ export async function findApiKeyByHash(tx: Tx, hash: string): Promise<ApiKey | n
   return keyOf(row);
 }
 
-/** Those of `ids` that are still keys and not revoked, whatever their tenant; `tx` is one of the system role. */
+/** Those of `ids` that still hold (not revoked, not expired), whatever their tenant; `tx` is one of the system role. */
 export async function activeApiKeys(tx: Tx, ids: readonly string[]): Promise<Set<string>> {
-  const rows = await tx.query<{ id: string }>(
-    'select id from api_keys where id = any($1::uuid[]) and revoked_at is null',
-    [ids],
-  );
+  const rows = await tx.query<{ id: string }>(`select id from api_keys where id = any($1::uuid[]) and ${HOLDS}`, [ids]);
   return new Set(rows.map((row) => row.id));
 }

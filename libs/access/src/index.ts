@@ -6,14 +6,16 @@ export type { AccountChange, NewAccount } from './accounts.js';
 export {
   activeApiKeys,
   ApiKeys1700000200001,
+  ApiKeyScopes1700000200002,
   deleteStoreApiKeys,
   findApiKeyByHash,
   hashApiKey,
   issueApiKey,
   listApiKeys,
   revokeApiKey,
+  rotateApiKey,
 } from './api-keys.js';
-export type { ApiKey, ApiKeyPermission } from './api-keys.js';
+export type { ApiKey, ApiKeyPermission, ApiKeyRequest } from './api-keys.js';
 export { Callers } from './callers.js';
 export { Logins } from './logins.js';
 export { hashPassword, verifyPassword } from './passwords.js';

@@ -1,7 +1,7 @@
 import type { MigrationInterface, QueryRunner } from 'typeorm';
 import { DEFAULT_TENANT_ID } from '@atomo-cc/kernel';
 import { APP_ROLE, type Migration, runAll, SYSTEM_ROLE, tenantTable } from '@atomo-cc/platform/postgres';
-import { ApiKeys1700000200001 } from './api-keys.js';
+import { ApiKeys1700000200001, ApiKeyScopes1700000200002 } from './api-keys.js';
 import { Session } from './credentials.js';
 import { User } from './users.js';
 
@@ -99,6 +99,7 @@ class ManagedUsers1700000220000 implements MigrationInterface {
 export const accessMigrations: Migration[] = [
   Access1700000200000,
   ApiKeys1700000200001,
+  ApiKeyScopes1700000200002,
   PasswordChanges1700000210000,
   ManagedUsers1700000220000,
 ];

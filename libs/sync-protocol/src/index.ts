@@ -51,6 +51,7 @@ export {
   ListQuery,
   RenameBody,
   REST_BASE,
+  RotateKeyBody,
   TenantQuery,
 } from './rest.js';
 export type { FileList, FileView, FileWithContent, KeyView, StoreView } from './rest.js';

@@ -1,4 +1,10 @@
-import { getMetadataStorage, validateSync, ValidateBy, type ValidationError } from 'class-validator';
+import {
+  getMetadataStorage,
+  validateSync,
+  ValidateBy,
+  type ValidationError,
+  type ValidationOptions,
+} from 'class-validator';
 import { contentFault, textFault } from './content.js';
 import { syncError } from './errors.js';
 import { isContentHash } from './hashes.js';
@@ -8,7 +14,8 @@ import { pathFault } from './paths.js';
 const IS_PATH = 'isSyncPath';
 
 /** The field is a path under the rules of `paths.ts`; it is read in Unicode form NFC. */
-export const IsSyncPath = () => byFault(IS_PATH, (value) => pathFault(value)?.message ?? null);
+export const IsSyncPath = (options?: ValidationOptions) =>
+  byFault(IS_PATH, (value) => pathFault(value)?.message ?? null, options);
 /** The field is a ContentHash. */
 export const IsContentHash = () => byFault('isContentHash', hashFault);
 /** The field is a list of ContentHashes. */
@@ -36,14 +43,21 @@ function hashFault(value: unknown): string | null {
   return isContentHash(value) ? null : 'must be sha256: and 64 hex digits';
 }
 
-function byFault(name: string, faultOf: (value: unknown) => string | null): PropertyDecorator {
-  return ValidateBy({
-    name,
-    validator: {
-      validate: (value) => faultOf(value) === null,
-      defaultMessage: (argument) => `${argument!.property} ${faultOf(argument!.value)}`,
+function byFault(
+  name: string,
+  faultOf: (value: unknown) => string | null,
+  options?: ValidationOptions,
+): PropertyDecorator {
+  return ValidateBy(
+    {
+      name,
+      validator: {
+        validate: (value) => faultOf(value) === null,
+        defaultMessage: (argument) => `${argument!.property} ${faultOf(argument!.value)}`,
+      },
     },
-  });
+    options,
+  );
 }
 
 /**

@@ -1,4 +1,18 @@
-import { ArrayNotEmpty, ArrayUnique, IsArray, IsIn, IsOptional, IsUUID, Length, Matches } from 'class-validator';
+import {
+  ArrayMaxSize,
+  ArrayNotEmpty,
+  ArrayUnique,
+  IsArray,
+  IsIn,
+  IsInt,
+  IsISO8601,
+  IsOptional,
+  IsUUID,
+  Length,
+  Matches,
+  Max,
+  Min,
+} from 'class-validator';
 import { PERMISSIONS, type Permission } from './keys.js';
 import type { SyncPath } from './paths.js';
 import { IsContent, IsStorableText, IsSyncPath } from './payload.js';
@@ -13,6 +27,10 @@ export const LIST_LIMIT = 1_000;
 export const LIST_DEFAULT = 100;
 /** The longest name of a store or key. */
 const NAME_LIMIT = 255;
+/** Folders that one key may be confined to; each is compared with every change. */
+const FOLDERS_OF_A_KEY = 32;
+/** The longest that two keys hold side by side: a quarter of a year. */
+const LONGEST_OVERLAP_SECONDS = 90 * 86_400;
 
 /** The body of POST and PUT /files. */
 export class FileBody {
@@ -56,12 +74,24 @@ export class TenantQuery {
 export class CreateStoreBody {
   @IsStorableText() @Length(1, NAME_LIMIT) name!: string;
   @IsOptional() @IsUUID() tenantId?: string;
+  /** Bytes of live files that the store may hold; left out: what the gateway is set to. */
+  @IsOptional() @IsInt() @Min(1) @Max(Number.MAX_SAFE_INTEGER) quotaBytes?: number;
 }
 
 /** The body of POST /admin/stores/:storeId/keys. */
 export class CreateKeyBody {
   @IsStorableText() @Length(1, NAME_LIMIT) name!: string;
   @IsArray() @ArrayNotEmpty() @ArrayUnique() @IsIn(PERMISSIONS, { each: true }) permissions!: Permission[];
+  /** Folders that the key sees and writes; left out or empty: the whole store. */
+  @IsOptional() @IsSyncPath({ each: true }) @ArrayMaxSize(FOLDERS_OF_A_KEY) @IsArray() prefixes?: SyncPath[];
+  /** When the key ends by itself, ISO 8601. */
+  @IsOptional() @IsISO8601({ strict: true }) expiresAt?: string;
+}
+
+/** The body of POST /admin/stores/:storeId/keys/:keyId/rotate. */
+export class RotateKeyBody {
+  /** How long the old key goes on; left out, it ends at once. */
+  @IsOptional() @IsInt() @Min(0) @Max(LONGEST_OVERLAP_SECONDS) overlapSeconds?: number;
 }
 
 /** A file without its content, as lists and the answers to writes show it; times are ISO 8601. */
@@ -106,6 +136,10 @@ export interface KeyView {
   readonly name: string;
   readonly permissions: readonly Permission[];
   readonly prefix: string;
+  /** The folders that the key is confined to; empty: the whole store. */
+  readonly prefixes: readonly string[];
+  /** When it ends by itself; null: never. */
+  readonly expiresAt: string | null;
   readonly createdAt: string;
   readonly lastUsedAt: string | null;
   readonly key?: string;

@@ -9,7 +9,15 @@ import {
 } from '@nestjs/common';
 import { Reflector } from '@nestjs/core';
 import type { FastifyRequest } from 'fastify';
-import { KEY_HEADER, MASTER_KEY_PREFIX, type Permission, syncError } from '@atomo-cc/sync-protocol';
+import {
+  isBelow,
+  KEY_HEADER,
+  MASTER_KEY_PREFIX,
+  type Permission,
+  PERMISSIONS,
+  syncError,
+  type SyncPath,
+} from '@atomo-cc/sync-protocol';
 import { KeyRing, type StoreKey } from './key-ring.js';
 
 /** The token under which the master key is injected. */
@@ -18,8 +26,8 @@ export const MASTER_KEY = Symbol('master key');
 const NEEDS = 'needs';
 const bearers = new WeakMap<FastifyRequest, StoreKey>();
 
-/** What the key must be permitted for a route. */
-export const Needs = (permission: Permission) => SetMetadata(NEEDS, permission);
+/** What the key must be permitted for a route; `any` lets in every key. */
+export const Needs = (permission: Permission | 'any') => SetMetadata(NEEDS, permission);
 
 /** The key that a request came with; only behind StoreKeyGuard. */
 export const Bearer = createParamDecorator((_data: unknown, context: ExecutionContext): StoreKey => {
@@ -32,6 +40,16 @@ export const Bearer = createParamDecorator((_data: unknown, context: ExecutionCo
 export function requirePermission(key: StoreKey, permission: Permission): void {
   if (key.permissions.includes(permission)) return;
   throw syncError('FORBIDDEN', `${permission === 'read' ? 'Read' : 'Write'} permission required`);
+}
+
+/** Whether the key sees and writes this path. */
+export function covers(key: Pick<StoreKey, 'prefixes'>, path: SyncPath): boolean {
+  return key.prefixes.length === 0 || key.prefixes.some((folder) => isBelow(folder, path));
+}
+
+/** Throws FORBIDDEN unless the key covers the path; the same rule for REST and sockets. */
+export function requirePath(key: StoreKey, path: SyncPath): void {
+  if (!covers(key, path)) throw syncError('FORBIDDEN', 'The path lies outside of the folders of this key.');
 }
 
 /** Lets a request in by a store's key in X-API-Key. */
@@ -47,8 +65,9 @@ export class StoreKeyGuard implements CanActivate {
     const key = await this.keys.find(presentedKey(request));
     if (!key) throw syncError('UNAUTHORIZED', 'Invalid API key');
     // A route that forgets to say what it needs is closed to all but keys that may do everything.
-    const needed = this.reflector.get<Permission | undefined>(NEEDS, context.getHandler());
-    for (const permission of needed ? [needed] : (['read', 'write'] as const)) requirePermission(key, permission);
+    const needed = this.reflector.get<Permission | 'any' | undefined>(NEEDS, context.getHandler());
+    const permissions = needed === 'any' ? [] : needed ? [needed] : PERMISSIONS;
+    for (const permission of permissions) requirePermission(key, permission);
     bearers.set(request, key);
     return true;
   }

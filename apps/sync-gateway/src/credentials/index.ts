@@ -1,4 +1,4 @@
 export { CredentialsModule } from './credentials.module.js';
-export { Bearer, MasterKeyGuard, Needs, requirePermission, StoreKeyGuard } from './guards.js';
+export { Bearer, covers, MasterKeyGuard, Needs, requirePath, requirePermission, StoreKeyGuard } from './guards.js';
 export { KeyRing } from './key-ring.js';
 export type { StoreKey } from './key-ring.js';

@@ -1,7 +1,7 @@
 import { activeApiKeys, findApiKeyByHash, hashApiKey } from '@atomo-cc/access';
 import type { TenantId } from '@atomo-cc/kernel';
 import type { SystemDatabase } from '@atomo-cc/platform/postgres';
-import { parseStoreKey, type Permission } from '@atomo-cc/sync-protocol';
+import { parseStoreKey, type Permission, type SyncPath } from '@atomo-cc/sync-protocol';
 
 /** Who acts: a key of a store, and what it may do there. */
 export interface StoreKey {
@@ -11,6 +11,10 @@ export interface StoreKey {
   readonly tenantId: TenantId;
   readonly storeId: string;
   readonly permissions: readonly Permission[];
+  /** The folders that the key sees and writes; empty: the whole store. */
+  readonly prefixes: readonly SyncPath[];
+  /** When it ends by itself, in milliseconds since 1970; null: never. */
+  readonly expiresAt: number | null;
 }
 
 /**
@@ -36,15 +40,15 @@ export class KeyRing {
     private readonly now: () => number = () => performance.now(),
   ) {}
 
-  /** The key a client presents; null when it is malformed, unknown or revoked. */
+  /** The key a client presents; null when it is malformed, unknown, revoked or expired. */
   async find(presented: unknown): Promise<StoreKey | null> {
     return parseStoreKey(presented) ? this.current(hashApiKey(presented as string)) : null;
   }
 
-  /** The key with this hash as it is now, at most 4 s old; null when it is unknown or revoked. */
+  /** The key with this hash as it is now, at most 4 s old; null when it no longer holds. */
   async current(hash: string): Promise<StoreKey | null> {
     const cached = this.found.get(hash);
-    if (cached && this.now() - cached.at < TRUST_MS) return cached.key;
+    if (cached && this.now() - cached.at < TRUST_MS && !isOver(cached.key)) return cached.key;
     let lookUp = this.pending.get(hash);
     if (!lookUp) {
       lookUp = this.lookUp(hash).finally(() => this.pending.delete(hash));
@@ -72,7 +76,16 @@ export class KeyRing {
     this.found.delete(hash);
     if (!row) return null;
     const { id, tenantId, storeId, permissions } = row;
-    const key: StoreKey = { id, hash, tenantId, storeId, permissions };
+    const prefixes = row.prefixes as readonly SyncPath[];
+    const key: StoreKey = {
+      id,
+      hash,
+      tenantId,
+      storeId,
+      permissions,
+      prefixes,
+      expiresAt: row.expiresAt?.getTime() ?? null,
+    };
     if (generation === this.generation) {
       this.found.set(hash, { key, at });
       const [oldest] = this.found.keys();
@@ -80,4 +93,8 @@ export class KeyRing {
     }
     return key;
   }
+}
+
+function isOver(key: StoreKey): boolean {
+  return key.expiresAt !== null && key.expiresAt <= Date.now();
 }

@@ -1,22 +1,22 @@
 import { type ArgumentsHost, Catch, Inject, type WsExceptionFilter } from '@nestjs/common';
 import { LOGGER } from '@atomo-cc/platform/lifecycle';
 import type { Logger } from '@atomo-cc/platform/logging';
-import type { Ack } from '@atomo-cc/sync-protocol';
 import { faultOf } from './fault.js';
 
 /**
- * Answers every fault of a socket event in its ack. Without this filter Nest never calls the ack, and sends the client's
- * whole payload back in an `exception` event.
+ * Answers every fault of a socket event in its ack, in the words of the socket's protocol. Without this filter Nest never
+ * calls the ack, and sends the client's whole payload back in an `exception` event.
  */
 @Catch()
 export class AckFaults implements WsExceptionFilter {
   constructor(@Inject(LOGGER) private readonly logger: Logger) {}
 
   catch(error: unknown, host: ArgumentsHost): void {
-    const { body, isOurs } = faultOf(error);
+    const { data } = host.switchToWs().getClient<{ data: { protocol?: 1 | 2 } }>();
+    const { body, isOurs } = faultOf(error, data.protocol ?? 1);
     if (isOurs) this.logger.error({ err: error }, 'a socket event failed');
     const ack = host.getArgs<unknown[]>().find((argument) => typeof argument === 'function');
     // A client may send an event without asking for an answer.
-    (ack as ((answer: Ack) => void) | undefined)?.({ success: false, error: body });
+    (ack as ((answer: unknown) => void) | undefined)?.({ success: false, error: body });
   }
 }

@@ -1,41 +1,58 @@
 import { HttpException } from '@nestjs/common';
 import { isCodedError } from '@atomo-cc/kernel';
 import {
+  isRetryable,
   isSyncErrorCode,
   protocol1Code,
   SYNC_ERROR_STATUS,
+  type Sync2ErrorBody,
+  type Sync2ErrorCode,
   type SyncErrorBody,
-  type SyncErrorCode,
+  syncError,
 } from '@atomo-cc/sync-protocol';
 
 /** A fault as a client meets it; `isOurs` says that the log must have it. */
 export interface Fault {
   readonly status: number;
-  readonly body: SyncErrorBody;
+  readonly body: SyncErrorBody | Sync2ErrorBody;
   readonly isOurs: boolean;
 }
 
-/** Translates whatever was thrown. Nothing of an unforeseen error leaves the gateway. */
-export function faultOf(error: unknown): Fault {
-  if (isCodedError(error) && isSyncErrorCode(error.code)) {
-    const details = error.details ? { details: error.details } : {};
-    const code = protocol1Code(error.code);
-    return fault(SYNC_ERROR_STATUS[code], code, error.message, details);
-  }
+/** What protocol 2 answers for an error. Nothing of an unforeseen one leaves the gateway. */
+export function errorBody(error: unknown): Sync2ErrorBody {
+  const { code, message, details } = known(error);
+  return {
+    code: code as Sync2ErrorCode,
+    message,
+    retryable: isRetryable(code as Sync2ErrorCode),
+    ...(details && Object.keys(details).length > 0 && { details }),
+  };
+}
+
+/** Translates whatever was thrown for a client of the protocol. */
+export function faultOf(error: unknown, protocol: 1 | 2): Fault {
+  const body = errorBody(error);
+  const isOurs = body.code === 'INTERNAL_ERROR';
+  if (protocol === 2) return { status: SYNC_ERROR_STATUS[body.code], body, isOurs };
+  const { retryable: _none, ...rest } = body;
+  const code = protocol1Code(body.code);
+  // Which of the two says that a body was too long is older than the codes of protocol 2.
+  const status = body.code === 'PAYLOAD_TOO_LARGE' ? 413 : SYNC_ERROR_STATUS[code];
+  return { status, body: { ...rest, code }, isOurs };
+}
+
+function known(error: unknown) {
+  if (isCodedError(error) && isSyncErrorCode(error.code)) return error;
   // What Fastify and Nest refuse before a handler is reached; their messages speak of the request's form only.
-  const status = error instanceof HttpException ? error.getStatus() : (error as { statusCode?: number }).statusCode;
-  if (status === 404) return fault(404, 'NOT_FOUND', 'There is nothing at this address.');
-  if (status === 413) return fault(413, 'VALIDATION_ERROR', 'The body is larger than this route takes.');
+  const status =
+    error instanceof HttpException ? error.getStatus() : (error as { statusCode?: number } | null)?.statusCode;
+  if (status === 404) return syncError('NOT_FOUND', 'There is nothing at this address.');
+  if (status === 413) return syncError('PAYLOAD_TOO_LARGE', 'The body is larger than this route takes.');
   if (status !== undefined && status >= 400 && status < 500) {
-    return fault(
-      400,
+    return syncError(
       'VALIDATION_ERROR',
       'The request is malformed: send well-formed JSON with content-type application/json.',
     );
   }
-  return fault(500, 'INTERNAL_ERROR', 'Something went wrong on our side; the log has it. Try again.');
-}
-
-function fault(status: number, code: SyncErrorCode, message: string, more: object = {}): Fault {
-  return { status, body: { code, message, ...more }, isOurs: code === 'INTERNAL_ERROR' };
+  return syncError('INTERNAL_ERROR', 'Something went wrong on our side; the log has it. Try again.');
 }

@@ -1,2 +1,3 @@
 export { AckFaults } from './ack-faults.js';
+export { errorBody } from './fault.js';
 export { RestFaults } from './rest-faults.js';

@@ -1,68 +1,89 @@
+import { createHash } from 'node:crypto';
 import { Injectable } from '@nestjs/common';
 import { isCodedError } from '@atomo-cc/kernel';
-import { AppDatabase, type Tx } from '@atomo-cc/platform/postgres';
+import { AppDatabase } from '@atomo-cc/platform/postgres';
 import { type Counter, Metrics } from '@atomo-cc/platform/telemetry';
-import { syncError } from '@atomo-cc/sync-protocol';
+import { type OpDone, syncError } from '@atomo-cc/sync-protocol';
 import type { StoreKey } from '../credentials/index.js';
-import { Rooms } from '../sockets/index.js';
-import { lockStore } from '../stores/index.js';
-import { carryOut, type Change, type LockedStore, type Outcome } from './changes.js';
+import { Feeds } from '../feeds/index.js';
+import { Bounds } from '../bounds/index.js';
+import { type Answered, openWorkspace, writeWorkspace } from './commit.js';
+import type { Author, Intent, Outcome, Workspace } from './workspace.js';
 
-/** Changes that share a transaction: enough to spread the cost of a commit, few enough that the first is not kept waiting. */
-const BATCH_CHANGES = 64;
-/** Content in one transaction, in UTF-16 code units: a batch of long files must not become a transaction of a gigabyte. */
-const BATCH_CONTENT = 16 * 1024 * 1024;
-/** Changes that wait for one store; some seconds of work. Beyond it clients are told to come back. */
-const WAITING_CHANGES = 2_000;
-/** Content that waits in this process, in UTF-16 code units, over all stores: what a machine of 1 GB can hold beside its work. */
-const WAITING_CONTENT = 128 * 1024 * 1024;
+/** Intents that share a transaction: enough to spread the cost of a commit, few enough that the first is not kept waiting. */
+const BATCH_INTENTS = 256;
+/** Bytes in one transaction: a batch of large files must not become a transaction of a gigabyte. */
+const BATCH_BYTES = 16 * 1024 * 1024;
+/** Intents that wait for one store; some seconds of work. Beyond it clients are told to come back. */
+const WAITING_INTENTS = 5_000;
+/** Bytes that wait in this process, over all stores: what a machine of 1 GB can hold beside its work. */
+const WAITING_BYTES = 128 * 1024 * 1024;
 
-interface Waiting {
-  readonly author: StoreKey;
-  readonly change: Change;
-  readonly sender: string | undefined;
-  readonly resolve: (outcome: Outcome) => void;
+/** A write: who wants what, and under which operation of protocol 2. */
+export interface Write {
+  readonly key: StoreKey;
+  readonly intent: Intent;
+  readonly device?: string | null;
+  /** The operation, and what it says: sent again it gets the stored answer, unless it says something else now. */
+  readonly op?: { readonly id: string; readonly says: unknown };
+  /** The socket of protocol 1 that need not hear of it. */
+  readonly sender?: string;
+}
+
+/** What became of a write. */
+export interface Written {
+  readonly outcome: Outcome;
+  /** The answer as it was stored under the operation; only for writes that have one. */
+  readonly answer?: OpDone;
+}
+
+interface Waiting extends Write {
+  readonly fingerprint: string;
+  readonly resolve: (written: Written) => void;
   readonly reject: (error: unknown) => void;
 }
 
 /**
- * The one way to write files. The changes of a store are carried out one after the other, those that wait share a
- * transaction, and each is judged alone: a refused one changes nothing for its neighbours. A store takes one connection of
- * the pool at most, however many clients write to it. Broadcasts leave after the commit, in the order of `seq`.
+ * The one way to write files. The writes of a store are decided one after the other, those that wait share a transaction, and
+ * each is judged alone: a refused one changes nothing for its neighbours. A store takes one connection of the pool at most,
+ * however many clients write to it. Those who read the store hear of it after the commit, in the order of `seq`.
  */
 @Injectable()
 export class FileWrites {
   private readonly lanes = new Map<string, Waiting[]>();
   private readonly running = new Set<Promise<void>>();
   private readonly written: Counter;
-  private waitingContent = 0;
+  private waitingBytes = 0;
   private isStopping = false;
 
   constructor(
     private readonly database: AppDatabase,
-    private readonly rooms: Rooms,
+    private readonly feeds: Feeds,
+    private readonly bounds: Bounds,
     metrics: Metrics,
   ) {
     this.written = metrics.counter('sync_changes_total', 'Changes asked for, by kind and result.', ['kind', 'result']);
   }
 
   /**
-   * Carries out a change and tells the other clients.
-   * @param sender the socket that asked for it and need not be told
-   * @throws CodedError CONFLICT, NOT_FOUND (the store is gone), INTERNAL_ERROR (too much waits, or the gateway stops)
+   * Carries out a write and tells the store's readers.
+   * @throws CodedError CONFLICT, PATH_COLLISION, NOT_FOUND, QUOTA_EXCEEDED, OP_ID_REUSED, INTERNAL_ERROR (too much waits, or
+   *   the gateway stops)
    */
-  write(author: StoreKey, change: Change, sender?: string): Promise<Outcome> {
-    const size = sizeOf(change);
-    const lane = this.lanes.get(author.storeId);
+  write(write: Write): Promise<Written> {
+    const { storeId } = write.key;
+    const size = sizeOf(write.intent);
+    const lane = this.lanes.get(storeId);
     if (this.isStopping) return Promise.reject(syncError('INTERNAL_ERROR', 'The gateway is stopping. Connect again.'));
-    if ((lane?.length ?? 0) >= WAITING_CHANGES || this.waitingContent + size > WAITING_CONTENT) {
+    if ((lane?.length ?? 0) >= WAITING_INTENTS || this.waitingBytes + size > WAITING_BYTES) {
       return Promise.reject(syncError('INTERNAL_ERROR', 'Too many changes are waiting. Try again in some seconds.'));
     }
-    this.waitingContent += size;
+    this.waitingBytes += size;
     return new Promise((resolve, reject) => {
-      const waiting = { author, change, sender, resolve, reject };
+      const fingerprint = write.op ? fingerprintOf(write.op.says) : '';
+      const waiting = { ...write, fingerprint, resolve, reject };
       if (lane) lane.push(waiting);
-      else this.start(author.storeId, [waiting]);
+      else this.start(storeId, [waiting]);
     });
   }
 
@@ -74,29 +95,35 @@ export class FileWrites {
 
   private start(storeId: string, lane: Waiting[]): void {
     this.lanes.set(storeId, lane);
-    const run = this.run(lane).finally(() => this.running.delete(run));
+    const run = this.run(storeId, lane).finally(() => this.running.delete(run));
     this.running.add(run);
   }
 
-  private async run(lane: Waiting[]): Promise<void> {
-    const storeId = lane[0]!.author.storeId;
+  private async run(storeId: string, lane: Waiting[]): Promise<void> {
+    // Writes of one turn of the event loop come together.
+    await Promise.resolve();
     while (lane.length > 0) {
       const batch = takeBatch(lane);
-      await this.commit(batch);
-      for (const { change } of batch) this.waitingContent -= sizeOf(change);
+      await this.feeds.during(storeId, () => this.commit(batch));
+      for (const { intent } of batch) this.waitingBytes -= sizeOf(intent);
     }
     this.lanes.delete(storeId);
   }
 
   private async commit(batch: readonly Waiting[]): Promise<void> {
-    const { tenantId, storeId } = batch[0]!.author;
+    const { tenantId, storeId } = batch[0]!.key;
     try {
       const results = await this.database.transaction(tenantId, async (tx) => {
-        const store = { tenantId, id: storeId, head: await lockStore(tx, storeId) };
-        const found: (Outcome | Error)[] = [];
-        for (const waiting of batch) found.push(await judge(tx, store, waiting));
+        const intents = batch.map(({ intent }) => intent);
+        const opIds = batch.flatMap(({ op }) => (op ? [op.id] : []));
+        const { quotaBytes, retentionDays } = this.bounds;
+        const { workspace, answered } = await openWorkspace(tx, tenantId, storeId, intents, opIds, quotaBytes);
+        const answers: Answered[] = [];
+        const found = batch.map((waiting) => judge(workspace, answered, answers, waiting));
+        writeWorkspace(tx, workspace, answers, retentionDays);
         return found;
       });
+      this.announce(batch, results);
       for (const [place, waiting] of batch.entries()) this.settle(waiting, results[place]!);
     } catch (error) {
       // An unforeseen fault rolled all of them back; alone, only the one that caused it fails.
@@ -105,38 +132,86 @@ export class FileWrites {
     }
   }
 
-  private settle({ author, change, sender, resolve, reject }: Waiting, result: Outcome | Error): void {
-    this.written.inc({ kind: change.kind, result: result instanceof Error ? 'refused' : 'done' });
-    if (result instanceof Error) {
-      reject(result);
-      return;
-    }
-    for (const broadcast of result.broadcasts) this.rooms.announce(author, broadcast, sender);
-    resolve(result);
+  private announce(batch: readonly Waiting[], results: readonly (Written | Error)[]): void {
+    const { storeId } = batch[0]!.key;
+    const changes = batch.flatMap(({ sender }, place) => {
+      const result = results[place]!;
+      if (result instanceof Error) return [];
+      return result.outcome.changes.map((change) => ({ ...change, sender }));
+    });
+    if (changes.length > 0) this.feeds.committed(storeId, changes);
+  }
+
+  private settle({ intent, resolve, reject }: Waiting, result: Written | Error): void {
+    this.written.inc({ kind: intent.kind, result: result instanceof Error ? 'refused' : 'done' });
+    if (result instanceof Error) reject(result);
+    else resolve(result);
   }
 }
 
-/** A refusal is an outcome of its own change; any other error is one of the whole transaction. */
-async function judge(tx: Tx, store: LockedStore, { author, change }: Waiting): Promise<Outcome | Error> {
+/** A refusal is an outcome of its own write; any other error is one of the whole transaction. */
+function judge(
+  workspace: Workspace,
+  answered: Map<string, Answered>,
+  answers: Answered[],
+  { key, intent, op, device, fingerprint }: Waiting,
+): Written | Error {
   try {
-    return await carryOut(tx, store, author.id, change);
+    const before = op && answered.get(op.id);
+    if (before) {
+      if (before.fingerprint !== fingerprint) {
+        throw syncError('OP_ID_REUSED', 'Another operation was sent under this opId.');
+      }
+      const outcome = { seq: before.answer.seq, changes: [], file: null };
+      return { outcome, answer: { ...before.answer, replayed: true } };
+    }
+    const author: Author = {
+      keyId: key.id,
+      device: device ?? null,
+      opId: op?.id ?? null,
+      canRead: key.permissions.includes('read'),
+    };
+    const outcome = workspace.decide(author, intent);
+    if (!op) return { outcome };
+    const answer = answerOf(op.id, intent, outcome);
+    const kept = { opId: op.id, fingerprint, answer };
+    answered.set(op.id, kept);
+    answers.push(kept);
+    return { outcome, answer };
   } catch (error) {
     if (isCodedError(error)) return error;
     throw error;
   }
 }
 
+function answerOf(opId: string, { kind }: Intent, { seq, changes, file, overwrote }: Outcome): OpDone {
+  const isOfFile = kind === 'put' || kind === 'delete' || kind === 'rename';
+  return {
+    opId,
+    success: true,
+    seq,
+    changes: changes.length,
+    ...(isOfFile && { fileId: file?.id ?? changes[0]?.fileId ?? null, hash: file?.hash ?? null }),
+    ...(changes.length === 0 && { unchanged: true as const }),
+    ...(overwrote && { overwrote }),
+  };
+}
+
+function fingerprintOf(says: unknown): string {
+  return createHash('sha256').update(JSON.stringify(says)).digest('base64url').slice(0, 22);
+}
+
 function takeBatch(lane: Waiting[]): Waiting[] {
   let count = 0;
-  let content = 0;
-  while (count < Math.min(lane.length, BATCH_CHANGES)) {
-    content += sizeOf(lane[count]!.change);
-    if (count > 0 && content > BATCH_CONTENT) break;
+  let bytes = 0;
+  while (count < Math.min(lane.length, BATCH_INTENTS)) {
+    bytes += sizeOf(lane[count]!.intent);
+    if (count > 0 && bytes > BATCH_BYTES) break;
     count += 1;
   }
   return lane.splice(0, count);
 }
 
-function sizeOf(change: Change): number {
-  return change.kind === 'put' ? change.content.length : 0;
+function sizeOf(intent: Intent): number {
+  return intent.kind === 'put' ? (intent.content.bytes?.length ?? 0) : 0;
 }

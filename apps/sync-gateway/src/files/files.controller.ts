@@ -10,12 +10,13 @@ import {
   parsePayload,
   RenameBody,
   REST_BASE,
-  syncPath,
+  syncError,
 } from '@atomo-cc/sync-protocol';
-import { Bearer, Needs, type StoreKey, StoreKeyGuard } from '../credentials/index.js';
-import { type Change, put } from './changes.js';
-import { listFiles, readFile } from './file-rows.js';
-import { FileWrites } from './file-writes.js';
+import { carry, Contents } from '../contents/index.js';
+import { Bearer, Needs, requirePath, type StoreKey, StoreKeyGuard } from '../credentials/index.js';
+import { listFiles, readFile, viewOfFile } from './file-rows.js';
+import { Protocol1Writes } from './protocol1-writes.js';
+import type { Outcome } from './workspace.js';
 
 /** The files of the key's store. Unlike a socket, whoever writes here hears of it on their own sockets too. */
 @Controller(`${REST_BASE}/files`)
@@ -23,7 +24,8 @@ import { FileWrites } from './file-writes.js';
 export class FilesController {
   constructor(
     private readonly database: AppDatabase,
-    private readonly writes: FileWrites,
+    private readonly contents: Contents,
+    private readonly writes: Protocol1Writes,
   ) {}
 
   /** One file with its content when only `path` is given; else a page, and `path` is a prefix. */
@@ -33,49 +35,53 @@ export class FilesController {
     const wantsOne = Boolean(query['path']) && query['limit'] === undefined && query['offset'] === undefined;
     if (!wantsOne) {
       const wanted = parsePayload(ListQuery, query);
-      return this.database.transaction(key.tenantId, (tx) => listFiles(tx, key.storeId, wanted));
+      return this.database.transaction(key.tenantId, (tx) => listFiles(tx, key, wanted));
     }
-    const path = syncPath(parsePayload(FileQuery, query).path);
-    return this.database.transaction(key.tenantId, (tx) => readFile(tx, key.storeId, path));
+    const { path } = parsePayload(FileQuery, query);
+    requirePath(key, path);
+    return this.database.transaction(key.tenantId, async (tx) => {
+      const { view, contentHash, as } = await readFile(tx, key.storeId, path);
+      return { ...view, content: carry(await this.contents.whole(tx, key.storeId, contentHash), as) };
+    });
   }
 
   @Post()
   @Needs('write')
   async create(@Bearer() key: StoreKey, @Body() body: unknown): Promise<FileView> {
     const { path, content } = parsePayload(FileBody, body);
-    return this.write(key, put(syncPath(path), content, 'refuse'));
+    return viewed(await this.writes.put({ key }, path, content, 'refuse'));
   }
 
   @Put()
   @Needs('write')
   async store(@Bearer() key: StoreKey, @Body() body: unknown): Promise<FileView> {
     const { path, content } = parsePayload(FileBody, body);
-    return this.write(key, put(syncPath(path), content, 'overwrite'));
+    return viewed(await this.writes.put({ key }, path, content, 'overwrite'));
   }
 
   @Patch()
   @Needs('write')
   async rename(@Bearer() key: StoreKey, @Body() body: unknown): Promise<FileView> {
     const { path, newPath } = parsePayload(RenameBody, body);
-    return this.write(key, { kind: 'rename', from: syncPath(path), to: syncPath(newPath) });
+    return viewed(await this.writes.rename({ key }, path, newPath));
   }
 
   @Delete('all')
   @Needs('write')
   async deleteAll(@Bearer() key: StoreKey): Promise<{ deleted: number; seq: number }> {
-    const { broadcasts, seq } = await this.writes.write(key, { kind: 'delete-all' });
-    return { deleted: broadcasts.length, seq };
+    const { changes, seq } = await this.writes.deleteAll({ key });
+    return { deleted: changes.length, seq };
   }
 
   @Delete()
   @Needs('write')
   @HttpCode(204)
   async delete(@Bearer() key: StoreKey, @Query() query: unknown): Promise<void> {
-    await this.writes.write(key, { kind: 'delete', path: syncPath(parsePayload(FileQuery, query).path) });
+    await this.writes.delete({ key }, parsePayload(FileQuery, query).path);
   }
+}
 
-  private async write(key: StoreKey, change: Change): Promise<FileView> {
-    const { file } = await this.writes.write(key, change);
-    return file!;
-  }
+function viewed({ file }: Outcome): FileView {
+  if (!file) throw syncError('INTERNAL_ERROR', 'The file is not there after it was written.');
+  return viewOfFile(file);
 }

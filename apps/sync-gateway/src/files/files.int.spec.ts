@@ -75,7 +75,8 @@ describe('the socket events', () => {
           content: 'AAEC',
           hash: hash('AAEC'),
           size: 4,
-          isBinary: false,
+          // Its content still is base64, whatever it is called now.
+          isBinary: true,
           extension: null,
           updatedAt: ISO,
           seq: 4,
@@ -107,7 +108,7 @@ describe('the socket events', () => {
     await writer.send('deleted-file', { path: 'b.md' });
 
     const rows = await database.asOwner(
-      `select seq::int, op, path, old_path, hash, old_hash, size::int,
+      `select seq::int, op, path, old_path, content_hash as hash, old_content_hash as old_hash, byte_size::int as size,
               exists (select 1 from api_keys k where k.id = actor and k.store_id = c.store_id) as by_key
        from store_changes c where store_id = $1 order by seq`,
       [store.id],

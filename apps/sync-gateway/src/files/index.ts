@@ -1,2 +1,4 @@
-export { StoreFiles1700000300002 } from './file-rows.js';
+export { FileContents1700000300004, StoreFiles1700000300002 } from './file-rows.js';
+export { FileWrites } from './file-writes.js';
 export { FilesModule } from './files.module.js';
+export type { Intent } from './workspace.js';

@@ -3,20 +3,10 @@ import type { Logger } from '@atomo-cc/platform/logging';
 import { openRedis, type Redis } from '@atomo-cc/platform/redis';
 import type { Metrics } from '@atomo-cc/platform/telemetry';
 
-/** The stream through which the nodes of one installation hand broadcasts to each other. */
+/** The stream through which the nodes of one installation talk to each other. */
 const STREAM = 'sync-gateway';
-/**
- * Broadcasts kept in the stream. A node reads within milliseconds; this covers one that is cut off for some seconds.
- * With RELAY_LIMIT_BYTES a piece it also bounds what the stream takes of Redis' memory, at 64 MiB.
- */
+/** Messages kept in the stream: presence and the nodes' own talk, of some hundred bytes. The files' log is in Postgres. */
 const STREAM_LENGTH = 1_000;
-/** The longest content, in UTF-16 code units, that goes through Redis; of longer ones the other nodes are told, and read the row. */
-export const RELAY_LIMIT = 64 * 1024;
-/**
- * Content that waits in memory for a Redis that is away, in UTF-16 code units. What is beyond goes to this node's clients
- * only; those of other nodes find it in the store's log.
- */
-const WAITING_LIMIT = 32 * 1024 * 1024;
 /** How long one read of the stream waits. Short, because a stop waits for it. */
 const READ_BLOCK_MS = 1_000;
 
@@ -24,7 +14,6 @@ const READ_BLOCK_MS = 1_000;
 export class Relay {
   private readonly redis: Redis;
   private readonly copies: Redis[] = [];
-  private waiting = 0;
 
   constructor(url: string, logger: Logger, metrics: Metrics) {
     const connected = metrics.gauge('sync_relay_connected', '1 while Redis, the way to the other nodes, answers.');
@@ -33,10 +22,7 @@ export class Relay {
     this.redis = openRedis(url, 'blocking', (error) =>
       logger.warn({ err: error }, 'no way to the other nodes: Redis is away'),
     );
-    this.redis.on('ready', () => {
-      this.waiting = 0;
-      connected.set(1);
-    });
+    this.redis.on('ready', () => connected.set(1));
     this.redis.on('close', () => connected.set(0));
   }
 
@@ -61,14 +47,7 @@ export class Relay {
     });
   }
 
-  /** Whether a broadcast of this size may be sent now; false while Redis is away and enough waits already. */
-  takes(size: number): boolean {
-    if (this.redis.status === 'ready') return true;
-    if (this.waiting + size > WAITING_LIMIT) return false;
-    this.waiting += size;
-    return true;
-  }
-
+  /** Whether Redis answers. */
   get isConnected(): boolean {
     return this.redis.status === 'ready';
   }

@@ -2,12 +2,12 @@ import { Inject, Injectable, type BeforeApplicationShutdown, type OnApplicationB
 import { LOGGER } from '@atomo-cc/platform/lifecycle';
 import type { Logger } from '@atomo-cc/platform/logging';
 import { KeyRing } from '../credentials/index.js';
-import { Rooms } from './rooms.js';
+import { Clients } from './clients.js';
 
 /** How often the keys of open sockets are looked at: one query for all of them, so that also a silent reader is cut within 5 s. */
 const SWEEP_MS = 2_000;
 
-/** Ends the sockets whose key was revoked, or whose store was deleted, on another node. */
+/** Ends the sockets whose key was revoked on another node, has expired, or lost its store. */
 @Injectable()
 export class Revocation implements OnApplicationBootstrap, BeforeApplicationShutdown {
   private timer: NodeJS.Timeout | undefined;
@@ -15,7 +15,7 @@ export class Revocation implements OnApplicationBootstrap, BeforeApplicationShut
 
   constructor(
     private readonly keys: KeyRing,
-    private readonly rooms: Rooms,
+    private readonly clients: Clients,
     @Inject(LOGGER) private readonly logger: Logger,
   ) {}
 
@@ -32,13 +32,13 @@ export class Revocation implements OnApplicationBootstrap, BeforeApplicationShut
     if (this.isSweeping) return;
     this.isSweeping = true;
     try {
-      const ids = [...new Set(this.rooms.sockets().map((socket) => socket.data.key.id))];
+      const ids = [...new Set(this.clients.all().map((socket) => socket.data.key.id))];
       if (ids.length === 0) return;
       const active = await this.keys.active(ids);
       const ended = new Set(ids.filter((id) => !active.has(id)));
       for (const id of ended) this.keys.forget(id);
       // Sockets that came meanwhile are not judged: their key was looked up just now.
-      this.rooms.disconnect((key) => ended.has(key.id));
+      this.clients.revoke((key) => ended.has(key.id));
     } catch (error) {
       this.logger.warn({ err: error }, 'the keys of open sockets could not be checked');
     } finally {

@@ -2,9 +2,9 @@ import { type DynamicModule, Inject, Injectable, Module, type OnApplicationShutd
 import { LOGGER } from '@atomo-cc/platform/lifecycle';
 import type { Logger } from '@atomo-cc/platform/logging';
 import { Metrics } from '@atomo-cc/platform/telemetry';
+import { Clients } from './clients.js';
 import { Relay } from './relay.js';
 import { Revocation } from './revocation.js';
-import { Rooms } from './rooms.js';
 
 @Injectable()
 class RelayEnd implements OnApplicationShutdown {
@@ -16,7 +16,7 @@ class RelayEnd implements OnApplicationShutdown {
   }
 }
 
-/** Provides the rooms and the way to the other nodes. */
+/** Provides the sockets and the way to the other nodes. */
 @Module({})
 export class SocketsModule {
   static with(redisUrl: string, credentials: DynamicModule): DynamicModule {
@@ -28,8 +28,8 @@ export class SocketsModule {
     return {
       module: SocketsModule,
       imports: [credentials],
-      providers: [relay, RelayEnd, Rooms, Revocation],
-      exports: [Relay, Rooms],
+      providers: [relay, RelayEnd, Clients, Revocation],
+      exports: [Relay, Clients],
     };
   }
 }

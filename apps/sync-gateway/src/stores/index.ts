@@ -1,2 +1,2 @@
-export { lockStore, Stores1700000300001 } from './stores.js';
+export { noStore, Stores1700000300001 } from './stores.js';
 export { StoresModule } from './stores.module.js';

@@ -1,5 +1,12 @@
 import { Body, Controller, Delete, Get, HttpCode, Param, Post, Query, UseGuards } from '@nestjs/common';
-import { type ApiKey, deleteStoreApiKeys, issueApiKey, listApiKeys, revokeApiKey } from '@atomo-cc/access';
+import {
+  type ApiKey,
+  deleteStoreApiKeys,
+  issueApiKey,
+  listApiKeys,
+  revokeApiKey,
+  rotateApiKey,
+} from '@atomo-cc/access';
 import { DEFAULT_TENANT_ID, isUuid, type TenantId, tenantId } from '@atomo-cc/kernel';
 import { AppDatabase } from '@atomo-cc/platform/postgres';
 import {
@@ -8,13 +15,15 @@ import {
   type KeyView,
   parsePayload,
   REST_BASE,
+  RotateKeyBody,
   storeKeyPrefix,
   type StoreView,
   syncError,
+  syncPath,
   TenantQuery,
 } from '@atomo-cc/sync-protocol';
 import { KeyRing, MasterKeyGuard } from '../credentials/index.js';
-import { Rooms } from '../sockets/index.js';
+import { Clients } from '../sockets/index.js';
 import { createStore, deleteStore, getStore, listStores } from './stores.js';
 
 /** Stores and their keys, for the holder of the master key; in the default tenant unless `tenantId` names another. */
@@ -24,7 +33,7 @@ export class StoresController {
   constructor(
     private readonly database: AppDatabase,
     private readonly keys: KeyRing,
-    private readonly rooms: Rooms,
+    private readonly clients: Clients,
   ) {}
 
   @Get()
@@ -34,9 +43,9 @@ export class StoresController {
 
   @Post()
   async create(@Query() query: unknown, @Body() body: unknown): Promise<StoreView> {
-    const { name, tenantId: named } = parsePayload(CreateStoreBody, body);
+    const { name, tenantId: named, quotaBytes } = parsePayload(CreateStoreBody, body);
     const tenant = tenantOf(named ? { tenantId: named } : query);
-    return this.database.transaction(tenant, (tx) => createStore(tx, tenant, name));
+    return this.database.transaction(tenant, (tx) => createStore(tx, tenant, name, quotaBytes ?? null));
   }
 
   @Get(':storeId')
@@ -61,14 +70,41 @@ export class StoresController {
 
   @Post(':storeId/keys')
   async createKey(@Param('storeId') storeId: string, @Query() query: unknown, @Body() body: unknown): Promise<KeyView> {
-    const { name, permissions } = parsePayload(CreateKeyBody, body);
+    const { name, permissions, prefixes, expiresAt } = parsePayload(CreateKeyBody, body);
     const tenant = tenantOf(query);
     return this.database.transaction(tenant, async (tx) => {
       const { id } = await getStore(tx, uuid('store', storeId));
       const prefix = storeKeyPrefix(id);
-      const { row, key } = await issueApiKey(tx, { tenantId: tenant, storeId: id, name, permissions, prefix });
+      const { row, key } = await issueApiKey(tx, {
+        tenantId: tenant,
+        storeId: id,
+        name,
+        permissions,
+        prefix,
+        prefixes: (prefixes ?? []).map((folder) => syncPath(folder)),
+        expiresAt: expiresAt == null ? null : new Date(expiresAt),
+      });
       return { ...viewOf(row), key };
     });
+  }
+
+  /** A new key that may do what this one may, which ends after the overlap. Devices change over without a gap. */
+  @Post(':storeId/keys/:keyId/rotate')
+  async rotateKey(
+    @Param('storeId') storeId: string,
+    @Param('keyId') keyId: string,
+    @Query() query: unknown,
+    @Body() body: unknown,
+  ): Promise<KeyView> {
+    const id = uuid('key', keyId);
+    const { overlapSeconds } = parsePayload(RotateKeyBody, body ?? {});
+    const rotated = await this.database.transaction(tenantOf(query), (tx) =>
+      rotateApiKey(tx, uuid('store', storeId), id, overlapSeconds ?? 0),
+    );
+    if (!rotated) throw noKey(keyId);
+    this.keys.forget(id);
+    if ((overlapSeconds ?? 0) === 0) this.end([id]);
+    return { ...viewOf(rotated.row), key: rotated.key };
   }
 
   @Get(':storeId/keys/:keyId')
@@ -108,7 +144,7 @@ export class StoresController {
   private end(keyIds: readonly string[]): void {
     for (const id of keyIds) this.keys.forget(id);
     const ended = new Set(keyIds);
-    this.rooms.disconnect((key) => ended.has(key.id));
+    this.clients.revoke((key) => ended.has(key.id));
   }
 }
 
@@ -133,6 +169,8 @@ function viewOf(key: ApiKey): KeyView {
     name: key.name,
     permissions: key.permissions,
     prefix: key.prefix,
+    prefixes: key.prefixes,
+    expiresAt: key.expiresAt?.toISOString() ?? null,
     createdAt: key.createdAt.toISOString(),
     lastUsedAt: key.lastUsedAt?.toISOString() ?? null,
   };

@@ -9,7 +9,7 @@ import { type StoreView, syncError } from '@atomo-cc/sync-protocol';
  *   the change, and the lock is held until commit: so changes become visible in the order of their numbers, and a reader
  *   that asks for "all after n" misses none. A sequence of Postgres would not promise that.
  * - `epoch` names this run of numbers; a restore from a backup renews it, and cursors of the old one are void.
- * - `floor_seq` is the position up to which the log was forgotten; nothing forgets yet.
+ * - `floor_seq` is the position up to which the log was forgotten.
  * - `file_count` and `total_bytes` count live files; they are kept by whoever moves `head_seq`.
  */
 export class Stores1700000300001 implements MigrationInterface {
@@ -61,11 +61,16 @@ function viewOf(row: StoreRow): StoreView {
   };
 }
 
-/** Makes an empty store of the tenant. */
-export async function createStore(tx: Tx, tenant: TenantId, name: string): Promise<StoreView> {
+/** Makes an empty store of the tenant; without a quota of its own it has the gateway's. */
+export async function createStore(
+  tx: Tx,
+  tenant: TenantId,
+  name: string,
+  quotaBytes: number | null,
+): Promise<StoreView> {
   const [row] = await tx.query<StoreRow>(
-    `insert into stores (tenant_id, id, name) values ($1, $2, $3) returning ${COLUMNS}`,
-    [tenant, uuidv7(), name],
+    `insert into stores (tenant_id, id, name, quota_bytes) values ($1, $2, $3, $4) returning ${COLUMNS}`,
+    [tenant, uuidv7(), name, quotaBytes],
   );
   return viewOf(row!);
 }
@@ -93,19 +98,7 @@ export async function deleteStore(tx: Tx, storeId: string): Promise<void> {
   if ((await tx.execute('delete from stores where id = $1', [storeId])) === 0) throw noStore(storeId);
 }
 
-/**
- * Locks the store until the transaction ends and answers the position of its last change. Every write of the store goes
- * through here, so inside nobody else writes it.
- * @throws CodedError NOT_FOUND
- */
-export async function lockStore(tx: Tx, storeId: string): Promise<number> {
-  const [row] = await tx.query<{ head_seq: string }>('select head_seq from stores where id = $1 for no key update', [
-    storeId,
-  ]);
-  if (!row) throw noStore(storeId);
-  return Number(row.head_seq);
-}
-
-function noStore(storeId: string) {
+/** What every question about a store that is gone is answered. */
+export function noStore(storeId: string) {
   return syncError('NOT_FOUND', `There is no store ${storeId}.`);
 }

@@ -1,7 +1,22 @@
+import { createHash, randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { io, type Socket } from 'socket.io-client';
 import { startService } from '@atomo-cc/platform/lifecycle';
-import type { Ack, FileList, FileWithContent, KeyView, Permission, StoreView } from '@atomo-cc/sync-protocol';
+import {
+  type Ack,
+  type Ack2,
+  type Change,
+  type Changes,
+  type ContentHash,
+  contentHashOf,
+  type FileList,
+  type FileWithContent,
+  type KeyView,
+  type OpResult,
+  type Permission,
+  type Ready,
+  type StoreView,
+} from '@atomo-cc/sync-protocol';
 import { redisTestUrl } from '@atomo-cc/testing';
 import { loadGatewayConfig } from '../config.js';
 import { gatewayService } from '../service.js';
@@ -24,8 +39,12 @@ export class TestGateway {
   ) {}
 
   /** Starts a gateway on the database. */
-  static async start(databaseUrl: string, more: { redisUrl?: string } = {}): Promise<TestGateway> {
+  static async start(
+    databaseUrl: string,
+    more: { redisUrl?: string; environment?: Record<string, string> } = {},
+  ): Promise<TestGateway> {
     const config = loadGatewayConfig({
+      ...more.environment,
       ATOMO_MODE: 'embedded',
       LOG_LEVEL: 'silent',
       DATABASE_URL: databaseUrl,
@@ -56,10 +75,17 @@ export class TestGateway {
   /** A new store and a function that makes keys for it. */
   async aStore(
     query = '',
-  ): Promise<{ id: string; aKey: (...permissions: Permission[]) => Promise<Required<KeyView>> }> {
-    const { id } = await this.admin<StoreView>('POST', `/stores${query}`, { name: 'Vault' });
+    more: Record<string, unknown> = {},
+  ): Promise<{
+    id: string;
+    aKey: (...permissions: Permission[]) => Promise<Required<KeyView>>;
+    aKeyOf: (more: Record<string, unknown>) => Promise<Required<KeyView>>;
+  }> {
+    const { id } = await this.admin<StoreView>('POST', `/stores${query}`, { name: 'Vault', ...more });
     return {
       id,
+      aKeyOf: (wanted) =>
+        this.admin('POST', `/stores/${id}/keys${query}`, { name: 'laptop', permissions: ['read', 'write'], ...wanted }),
       aKey: (...permissions) =>
         this.admin('POST', `/stores/${id}/keys${query}`, {
           name: 'laptop',
@@ -88,10 +114,14 @@ export class TestGateway {
         ...(via === 'query' ? { query: { apiKey: key } } : { auth: { apiKey: key } }),
       }),
     );
-    await new Promise<void>((resolve, reject) => {
-      client.socket.once('connect', resolve);
-      client.socket.once('connect_error', reject);
-    });
+    await client.connected();
+    return client;
+  }
+
+  /** A client whose handshake has this `auth`. @throws the connect_error of the handshake */
+  async connectWith(auth: Record<string, unknown>): Promise<Client> {
+    const client = new Client(io(this.url, { transports: ['websocket'], reconnection: false, forceNew: true, auth }));
+    await client.connected();
     return client;
   }
 }
@@ -102,6 +132,14 @@ export class Client {
 
   constructor(readonly socket: Socket) {
     socket.onAny((event: string, payload: Record<string, unknown>) => this.heard.push({ event, payload }));
+  }
+
+  /** Settles when the handshake is over. @throws its connect_error */
+  async connected(): Promise<void> {
+    await new Promise<void>((resolve, reject) => {
+      this.socket.once('connect', resolve);
+      this.socket.once('connect_error', reject);
+    });
   }
 
   /** Sends an event and answers its ack. */
@@ -128,4 +166,72 @@ export class Client {
     if (this.socket.disconnected) return 'disconnected';
     return new Promise((resolve) => this.socket.once('disconnect', (reason) => resolve(reason)));
   }
+}
+
+/** A device of protocol 2: connected, welcomed, and remembering what it heard. */
+export class Device2 extends Client {
+  /** What the gateway said first. */
+  ready!: Ready;
+
+  /** Connects and waits for `ready`. @throws the connect_error of the handshake */
+  static async connect(
+    gateway: TestGateway,
+    key: string,
+    more: { cursor?: { epoch: string; seq: number }; device?: string } = {},
+  ): Promise<Device2> {
+    const { cursor, device = 'laptop' } = more;
+    const auth = { apiKey: key, protocol: 2, device: { id: device, name: device }, ...(cursor && { cursor }) };
+    const client = new Device2(
+      io(gateway.url, { transports: ['websocket'], reconnection: false, forceNew: true, auth }),
+    );
+    await client.connected();
+    const [[event, payload]] = (await client.take(1)) as [[string, Record<string, unknown>]];
+    if (event !== 'ready') throw new Error(`the first event was ${event}`);
+    client.ready = payload as unknown as Ready;
+    return client;
+  }
+
+  /** Sends an event and answers its ack without `success`. @throws the code of a refusal */
+  async ask<Answer>(event: string, payload: unknown = {}): Promise<Answer> {
+    const ack = (await this.socket.timeout(ANSWER_MS).emitWithAck(event, payload)) as Ack2<Answer>;
+    if (!ack.success) throw Object.assign(new Error(ack.error.code), ack.error);
+    return ack;
+  }
+
+  /** Pushes operations; each gets an opId unless it has one. */
+  async push(...ops: Record<string, unknown>[]): Promise<OpResult[]> {
+    const named = ops.map((op) => ({ opId: randomUUID(), ...op }));
+    return (await this.ask<{ results: OpResult[] }>('push', { ops: named })).results;
+  }
+
+  /** Pushes one operation. */
+  async op(op: Record<string, unknown>): Promise<OpResult> {
+    return (await this.push(op))[0]!;
+  }
+
+  /** The changes heard, in the order in which they came; checks that the pieces fit together. */
+  async changes(through: number): Promise<Change[]> {
+    const found: Change[] = [];
+    let stands = -1;
+    while (stands < through) {
+      const [[event, payload]] = (await this.take(1)) as [[string, unknown]];
+      if (event !== 'changes') continue;
+      const piece = payload as Changes;
+      if (stands !== -1 && piece.from !== stands) throw new Error(`a gap from ${stands} to ${piece.from}`);
+      stands = piece.through;
+      found.push(...piece.changes);
+    }
+    return found;
+  }
+}
+
+/** A put of a short text. */
+export function putOf(path: string, text: string, more: Record<string, unknown> = {}): Record<string, unknown> {
+  const bytes = Buffer.from(text);
+  return { op: 'put', path, hash: hashOf(bytes), size: bytes.length, inline: bytes.toString('base64'), ...more };
+}
+
+/** The hash of protocol 2. */
+export function hashOf(bytes: Uint8Array | string): ContentHash {
+  return contentHashOf(createHash('sha256').update(bytes).digest());
 }

@@ -1,2 +1,2 @@
-export { Client, TestGateway } from './gateway.js';
+export { Client, Device2, hashOf, putOf, TestGateway } from './gateway.js';
 export type { Answer } from './gateway.js';

@@ -1,0 +1,2 @@
+export { Bounds } from './bounds.js';
+export type { BoundsConfig } from './bounds.js';

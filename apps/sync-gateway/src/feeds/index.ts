@@ -1,0 +1,2 @@
+export { Feeds } from './feeds.js';
+export { FeedsModule } from './feeds.module.js';

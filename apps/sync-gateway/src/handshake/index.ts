@@ -1,0 +1,2 @@
+export { HandshakeModule } from './handshake.module.js';
+export { Handshakes } from './handshakes.js';

@@ -1,0 +1,17 @@
+export {
+  asSigned,
+  digest,
+  kindOf,
+  pieceFor,
+  pull,
+  readChanges,
+  readStanding,
+  readSummary,
+  restorable,
+  seenBy,
+  snapshot,
+  staleness,
+  trash,
+  versions,
+} from './log.js';
+export type { Logged, Scope, Standing } from './log.js';

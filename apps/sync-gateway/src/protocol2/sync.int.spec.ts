@@ -1,0 +1,574 @@
+import { randomBytes, randomUUID } from 'node:crypto';
+import {
+  type Changes,
+  type DigestAnswer,
+  digestOf,
+  digestTerm,
+  EMPTY_DIGEST,
+  type OpResult,
+  PART_LIMIT_BYTES,
+  type Ready,
+  type Snapshot,
+  type SyncPath,
+  type TrashedFile,
+  type Version,
+} from '@atomo-cc/sync-protocol';
+import { aDatabase, eventually, type TestDatabase } from '@atomo-cc/testing';
+import { gatewayMigrations } from '../migrations.js';
+import { Device2, hashOf, putOf, TestGateway } from '../testing/index.js';
+
+let database: TestDatabase;
+let gateway: TestGateway;
+
+beforeAll(async () => {
+  database = await aDatabase(gatewayMigrations);
+  gateway = await TestGateway.start(database.url);
+}, 30_000);
+
+afterAll(async () => {
+  await gateway.stop();
+  await database.drop();
+}, 30_000);
+
+const ISO = expect.stringMatching(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/) as string;
+const NOTHING = EMPTY_DIGEST;
+
+async function aPair() {
+  const store = await gateway.aStore();
+  const { key, id: keyId } = await store.aKey();
+  const [laptop, phone] = await Promise.all([
+    Device2.connect(gateway, key, { device: 'laptop' }),
+    Device2.connect(gateway, key, { device: 'phone' }),
+  ]);
+  return { store, key, keyId, laptop, phone };
+}
+
+const rest = <Body>(method: string, path: string, key: string, body?: unknown) =>
+  gateway.call<Body>(method, `/api/v2${path}`, key, body);
+
+describe('a connection', () => {
+  it('is told first where the store stands, what it may do and what is taken at once', async () => {
+    const store = await gateway.aStore();
+    const { key, id } = await store.aKey();
+    const device = await Device2.connect(gateway, key);
+    expect(device.ready).toEqual({
+      protocol: 2,
+      storeId: store.id,
+      epoch: expect.any(String) as string,
+      head: 0,
+      floor: 0,
+      serverTime: ISO,
+      key: { id, permissions: ['read', 'write'], prefixes: [], expiresAt: null },
+      limits: {
+        inlineBytes: 262_144,
+        partBytes: 4_194_304,
+        fileBytes: 1_073_741_824,
+        pathChars: 1_000,
+        pushOps: 100,
+        pushBytes: 4_194_304,
+        pageItems: 1_000,
+        opsPerSecond: 1_000,
+        quotaBytes: 10_737_418_240,
+      },
+      usedBytes: 0,
+      digest: NOTHING,
+      count: 0,
+    } satisfies Ready);
+    expect(await rest('GET', '/session', key)).toMatchObject({ status: 200, body: { storeId: store.id, head: 0 } });
+  });
+
+  it('of another protocol, or with a handshake that breaks a rule, is refused with a reason', async () => {
+    const { key } = await (await gateway.aStore()).aKey();
+    const refused = async (auth: object) =>
+      gateway.connectWith({ apiKey: key, ...auth }).then(
+        () => null,
+        (error: Error & { data?: unknown }) => [error.message, (error.data as { code?: string })?.code],
+      );
+    expect(await refused({ protocol: 3 })).toEqual(['UNSUPPORTED_PROTOCOL', 'UNSUPPORTED_PROTOCOL']);
+    expect(await refused({ protocol: 2 })).toEqual(['VALIDATION_ERROR', 'VALIDATION_ERROR']);
+    expect(await refused({ protocol: 2, device: { id: 'x' }, cursor: { epoch: 1 } })).toEqual([
+      'VALIDATION_ERROR',
+      'VALIDATION_ERROR',
+    ]);
+  });
+
+  it('with a cursor is given what happened since, without a gap, and then what happens', async () => {
+    const { key, laptop } = await aPair();
+    const { epoch } = laptop.ready;
+    for (let at = 0; at < 12; at += 1)
+      await laptop.push(...Array.from({ length: 100 }, (_, i) => putOf(`${i}.md`, `${at} ${i}`)));
+    const back = await Device2.connect(gateway, key, { cursor: { epoch, seq: 7 } });
+    await laptop.op(putOf('last.md', 'x'));
+    const heard = await back.changes(1_201);
+    expect(heard.map(({ seq }) => seq)).toEqual(Array.from({ length: 1_194 }, (_, place) => place + 8));
+    // Nothing new costs one event.
+    const again = await Device2.connect(gateway, key, { cursor: { epoch, seq: 1_201 } });
+    expect(again.ready).toMatchObject({ head: 1_201, count: 101 });
+    await laptop.op(putOf('last.md', 'y'));
+    expect((await again.changes(1_202)).map(({ seq }) => seq)).toEqual([1_202]);
+  });
+
+  it('with a cursor of another epoch or from before the log is told to read a snapshot', async () => {
+    const { store, key, laptop } = await aPair();
+    for (const text of ['1', '2', '3']) await laptop.op(putOf('a.md', text));
+    const resync = async (cursor: { epoch: string; seq: number }) =>
+      (await (await Device2.connect(gateway, key, { cursor })).take(1))[0];
+
+    const { epoch } = laptop.ready;
+    const told = (reason: string) => ['resync', { reason, epoch, head: 3 }];
+    expect(await resync({ epoch: randomUUID(), seq: 3 })).toEqual(told('EPOCH'));
+    expect(await resync({ epoch, seq: 4 })).toEqual(told('EPOCH'));
+    await database.asOwner('update stores set floor_seq = 2 where id = $1', [store.id]);
+    expect(await resync({ epoch, seq: 1 })).toEqual(told('FLOOR'));
+    for (const from of [1, 4]) {
+      await expect(laptop.ask('pull', { epoch, from })).rejects.toMatchObject({
+        code: 'RESYNC_REQUIRED',
+        retryable: false,
+      });
+      expect(await rest('GET', `/changes?epoch=${epoch}&from=${from}`, key)).toMatchObject({
+        status: 410,
+        body: { error: { code: 'RESYNC_REQUIRED' } },
+      });
+    }
+  });
+});
+
+describe('an operation', () => {
+  it('tells its position, reaches its own device and the others, and carries what is needed', async () => {
+    const { keyId, laptop, phone } = await aPair();
+    const opId = randomUUID();
+    const done = await laptop.op(putOf('Notes/é.md', 'one', { opId, baseHash: null }));
+    expect(done).toEqual({
+      opId,
+      success: true,
+      seq: 1,
+      changes: 1,
+      fileId: expect.any(String) as string,
+      hash: hashOf('one'),
+    });
+    const { fileId } = done as { fileId: string };
+    await laptop.op(putOf('Notes/é.md', 'two', { baseHash: hashOf('one') }));
+    await laptop.op({ op: 'rename', path: 'Notes/é.md', newPath: 'b.md', baseHash: hashOf('two') });
+    await laptop.op({ op: 'delete', path: 'b.md', baseHash: hashOf('two') });
+
+    const by = { fileId, keyId, device: 'laptop', opId: expect.any(String) as string, at: ISO };
+    const [one, two] = [hashOf('one'), hashOf('two')];
+    const expected = [
+      { ...by, seq: 1, op: 'put', path: 'Notes/é.md', hash: one, size: 3, oldHash: null, inline: 'b25l', opId },
+      { ...by, seq: 2, op: 'put', path: 'Notes/é.md', hash: two, size: 3, oldHash: one, inline: 'dHdv' },
+      { ...by, seq: 3, op: 'rename', path: 'b.md', oldPath: 'Notes/é.md', hash: two, size: 3, oldHash: two },
+      { ...by, seq: 4, op: 'delete', path: 'b.md', hash: null, size: 0, oldHash: two },
+    ];
+    for (const device of [laptop, phone]) expect(await device.changes(4)).toEqual(expected);
+  });
+
+  it('sent again, alone, at once or over REST, answers the same and takes effect once', async () => {
+    const { key, laptop, phone } = await aPair();
+    const op = putOf('a.md', 'one', { opId: randomUUID() });
+    const answers = await Promise.all([
+      laptop.op(op),
+      phone.op(op),
+      laptop.op(op),
+      rest('POST', '/ops', key, { ops: [op, op] }),
+    ]);
+    const all = [
+      ...answers.slice(0, 3),
+      ...(answers[3] as { body: { results: OpResult[] } }).body.results,
+    ] as (OpResult & { seq: number })[];
+    expect(all.map(({ success, seq }) => [success, seq])).toEqual(all.map(() => [true, 1]));
+    expect(all.filter((answer) => !('replayed' in answer))).toHaveLength(1);
+    await laptop.op(putOf('a.md', 'two'));
+    expect(await laptop.op(op)).toMatchObject({ success: true, seq: 1, replayed: true, hash: hashOf('one') });
+    expect(await laptop.op({ ...putOf('a.md', 'three'), opId: op['opId'] })).toMatchObject({
+      success: false,
+      error: { code: 'OP_ID_REUSED' },
+    });
+    expect((await laptop.changes(2)).map(({ hash }) => hash)).toEqual([hashOf('one'), hashOf('two')]);
+  });
+
+  it('whose precondition does not hold changes nothing, and tells what is there', async () => {
+    const { laptop, phone } = await aPair();
+    await laptop.op(putOf('a.md', 'one', { baseHash: null }));
+    await laptop.op(putOf('a.md', 'two', { baseHash: hashOf('one') }));
+    const conflict = (current: unknown) => ({
+      success: false,
+      error: { code: 'CONFLICT', retryable: false, details: { current } },
+    });
+    const live = {
+      path: 'a.md',
+      fileId: expect.any(String) as string,
+      hash: hashOf('two'),
+      size: 3,
+      seq: 2,
+      deleted: false,
+    };
+    for (const op of [
+      putOf('a.md', 'mine', { baseHash: hashOf('one') }),
+      putOf('a.md', 'mine', { baseHash: null }),
+      { op: 'delete', path: 'a.md', baseHash: hashOf('one') },
+      { op: 'rename', path: 'a.md', newPath: 'b.md', baseHash: hashOf('one') },
+    ]) {
+      expect(await phone.op(op)).toMatchObject(conflict(live));
+    }
+    expect(await phone.op(putOf('new.md', 'mine', { baseHash: hashOf('one') }))).toMatchObject(conflict(null));
+    await laptop.op({ op: 'delete', path: 'a.md' });
+    expect(await phone.op(putOf('a.md', 'mine', { baseHash: hashOf('two') }))).toMatchObject(
+      conflict({ ...live, seq: 3, size: 0, deleted: true }),
+    );
+    expect(await phone.op(putOf('a.md', 'mine', { baseHash: null }))).toMatchObject({ success: true, seq: 4 });
+  });
+
+  it('that finds what it wants is a success without a change, and one without a precondition tells what it overwrote', async () => {
+    const { laptop } = await aPair();
+    await laptop.op(putOf('a.md', 'one'));
+    expect(await laptop.op(putOf('a.md', 'one', { baseHash: hashOf('other') }))).toMatchObject({
+      success: true,
+      seq: 1,
+      changes: 0,
+      unchanged: true,
+    });
+    expect(await laptop.op({ op: 'delete', path: 'none.md', baseHash: hashOf('x') })).toMatchObject({
+      success: true,
+      unchanged: true,
+    });
+    expect(await laptop.op(putOf('a.md', 'two'))).toMatchObject({ seq: 2, overwrote: { hash: hashOf('one'), seq: 1 } });
+  });
+
+  it('is judged alone: a refusal in the middle of a push harms no neighbour', async () => {
+    const { laptop } = await aPair();
+    const results = await laptop.push(
+      putOf('a.md', 'one'),
+      putOf('../x', 'no'),
+      { op: 'nonsense' },
+      putOf('A.md', 'collides'),
+      { ...putOf('b.md', 'text'), hash: hashOf('other') },
+      { op: 'rename', path: 'none', newPath: 'b' },
+      putOf('a.md', 'two', { baseHash: hashOf('one') }),
+    );
+    expect(
+      results.map((result) => (result.success ? result.seq : [result.error.code, result.error.details?.['reason']])),
+    ).toEqual([
+      1,
+      ['PATH_INVALID', 'DOT_SEGMENT'],
+      ['VALIDATION_ERROR', undefined],
+      ['PATH_COLLISION', undefined],
+      ['HASH_MISMATCH', undefined],
+      ['NOT_FOUND', undefined],
+      2,
+    ]);
+    expect(results[3]).toMatchObject({ error: { details: { existingPath: 'a.md' } } });
+  });
+
+  it('moves the case of a name, and whole folders, with the identity of every file', async () => {
+    const { laptop, phone } = await aPair();
+    await laptop.push(...['f/a.md', 'f/sub/b.md', 'f2/c.md'].map((path) => putOf(path, path)));
+    expect(await laptop.op({ op: 'rename', path: 'f2/c.md', newPath: 'f2/C.md' })).toMatchObject({
+      success: true,
+      seq: 4,
+    });
+    expect(await laptop.op({ op: 'rename-folder', path: 'f', newPath: 'G' })).toMatchObject({
+      success: true,
+      seq: 6,
+      changes: 2,
+    });
+    expect(await laptop.op({ op: 'rename-folder', path: 'G', newPath: 'g' })).toMatchObject({ success: true, seq: 8 });
+    expect(await laptop.op({ op: 'rename-folder', path: 'g', newPath: 'g/in' })).toMatchObject({
+      error: { code: 'VALIDATION_ERROR' },
+    });
+    expect(await laptop.op({ op: 'rename-folder', path: 'none', newPath: 'x' })).toMatchObject({
+      error: { code: 'NOT_FOUND' },
+    });
+    await laptop.op(putOf('h/sub/B.md', 'in the way'));
+    expect(await laptop.op({ op: 'rename-folder', path: 'g', newPath: 'h' })).toMatchObject({
+      error: { code: 'PATH_COLLISION' },
+    });
+    expect(await laptop.op({ op: 'delete-folder', path: 'g' })).toMatchObject({ success: true, seq: 11, changes: 2 });
+    const heard = await phone.changes(11);
+    expect(heard.map(({ op, oldPath, path }) => [op, oldPath, path]).slice(3)).toEqual([
+      ['rename', 'f2/c.md', 'f2/C.md'],
+      ['rename', 'f/a.md', 'G/a.md'],
+      ['rename', 'f/sub/b.md', 'G/sub/b.md'],
+      ['rename', 'G/a.md', 'g/a.md'],
+      ['rename', 'G/sub/b.md', 'g/sub/b.md'],
+      ['put', undefined, 'h/sub/B.md'],
+      ['delete', undefined, 'g/a.md'],
+      ['delete', undefined, 'g/sub/b.md'],
+    ]);
+    expect(heard[4]!.fileId).toBe(heard[0]!.fileId);
+    expect((await laptop.ask<Snapshot>('snapshot')).files.map(({ path }) => path)).toEqual(['f2/C.md', 'h/sub/B.md']);
+  });
+});
+
+describe('what the store holds', () => {
+  it('is read by pages, and the cursor of the first page with the log gives what the store has now', async () => {
+    const { key, laptop } = await aPair();
+    const names = Array.from({ length: 50 }, (_, place) => `n${String(place).padStart(2, '0')}.md`);
+    await laptop.push(...names.map((path) => putOf(path, path)));
+    const first = await laptop.ask<Snapshot>('snapshot', { limit: 20, inline: true });
+    // Meanwhile one moves from the part that is unread to the part that was read, and one goes.
+    await laptop.push(
+      { op: 'rename', path: 'n45.md', newPath: 'a.md' },
+      { op: 'delete', path: 'n30.md' },
+      putOf('n01.md', 'new'),
+    );
+    const files = new Map(first.files.map((file) => [file.path, file.hash]));
+    for (let page = first; page.next !== null;) {
+      page = (await rest<Snapshot>('GET', `/snapshot?limit=20&inline=true&after=${page.next}`, key)).body;
+      for (const file of page.files) files.set(file.path, file.hash);
+    }
+    const { changes, more } = await laptop.ask<Changes>('pull', { epoch: first.epoch, from: first.head });
+    for (const { op, path, oldPath, hash } of changes) {
+      if (oldPath) files.delete(oldPath);
+      if (op === 'delete') files.delete(path);
+      else files.set(path, hash!);
+    }
+    expect(more).toBe(false);
+    const truth = await laptop.ask<DigestAnswer>('digest');
+    expect(files.size).toBe(truth.count);
+    expect(digestOf([...files].map(([path, hash]) => digestTerm(path, hash)))).toBe(truth.digest);
+    expect(first.files[0]).toEqual({
+      fileId: expect.any(String) as string,
+      path: 'n00.md',
+      hash: hashOf('n00.md'),
+      size: 6,
+      seq: 1,
+      at: ISO,
+      inline: Buffer.from('n00.md').toString('base64'),
+    });
+  });
+
+  it('comes to a digest, whole and by folder, that every kind of change keeps true', async () => {
+    const { laptop } = await aPair();
+    await laptop.push(
+      ...['a.md', 'f/b.md', 'f/c.md', 'f/g/d.md', 'h/e.md'].map((path) => putOf(path, path)),
+      putOf('f/b.md', 'changed'),
+      { op: 'rename', path: 'h/e.md', newPath: 'f/E.md' },
+      { op: 'rename', path: 'f/E.md', newPath: 'f/e.md' },
+      { op: 'delete', path: 'f/c.md' },
+      putOf('f/c.md', 'again'),
+      putOf('gone.md', 'x'),
+      { op: 'delete', path: 'gone.md' },
+    );
+    const sum = (files: Record<string, string>) => ({
+      digest: digestOf(Object.entries(files).map(([path, text]) => digestTerm(path as SyncPath, hashOf(text)))),
+      count: Object.keys(files).length,
+    });
+    const inF = { 'f/b.md': 'changed', 'f/c.md': 'again', 'f/e.md': 'h/e.md' };
+    const inG = { 'f/g/d.md': 'f/g/d.md' };
+    const { epoch } = laptop.ready;
+    expect(await laptop.ask('digest')).toEqual({
+      success: true,
+      epoch,
+      seq: 12,
+      ...sum({ 'a.md': 'a.md', ...inF, ...inG }),
+      files: sum({ 'a.md': 'a.md' }),
+      folders: { f: sum({ ...inF, ...inG }) },
+    });
+    expect(await laptop.ask('digest', { prefix: 'F' })).toMatchObject({
+      ...sum({ ...inF, ...inG }),
+      files: sum(inF),
+      folders: { g: sum(inG) },
+    });
+    expect(await laptop.ask('digest', { prefix: 'none' })).toMatchObject({ digest: NOTHING, count: 0, folders: {} });
+    // The sum that the store keeps is that of its rows.
+    expect(
+      (
+        await rest<Ready>(
+          'GET',
+          '/session',
+          (
+            await gateway.admin<{ key: string }>('POST', `/stores/${laptop.ready.storeId}/keys`, {
+              name: 'x',
+              permissions: ['read'],
+            })
+          ).key,
+        )
+      ).body,
+    ).toMatchObject(sum({ 'a.md': 'a.md', ...inF, ...inG }));
+  });
+
+  it('is waited for by a long poll, which ends with the first change', async () => {
+    const { key, laptop } = await aPair();
+    const { epoch } = laptop.ready;
+    const waiting = rest<Changes>('GET', `/changes?epoch=${epoch}&from=0&wait=20`, key);
+    // A poll that asks for what is there already does not wait.
+    await laptop.op(putOf('a.md', 'x'));
+    expect((await waiting).body).toMatchObject({ from: 0, through: 1, changes: [{ path: 'a.md' }] });
+    expect((await rest<Changes>('GET', `/changes?epoch=${epoch}&from=0&wait=20`, key)).body.through).toBe(1);
+    expect((await rest<Changes>('GET', `/changes?epoch=${epoch}&from=1`, key)).body).toEqual({
+      epoch,
+      from: 1,
+      through: 1,
+      more: false,
+      changes: [],
+    });
+  });
+});
+
+describe('the bytes of a file', () => {
+  it('above a part are sent in parts that are missing, verified, and read back whole or in ranges', async () => {
+    const { key, laptop, phone } = await aPair();
+    const bytes = randomBytes(PART_LIMIT_BYTES + 1_000_000);
+    const parts = [bytes.subarray(0, PART_LIMIT_BYTES), bytes.subarray(PART_LIMIT_BYTES)];
+    const hashes = parts.map((part) => hashOf(part));
+    const put = { op: 'put', path: 'video.mkv', hash: hashOf(bytes), size: bytes.length, parts: hashes };
+
+    expect(await laptop.op(put)).toMatchObject({
+      success: false,
+      error: { code: 'BLOB_MISSING', retryable: true, details: { missing: hashes } },
+    });
+    expect(await laptop.ask('missing', { hashes })).toMatchObject({ missing: hashes });
+    await laptop.ask('upload', { hash: hashes[0], bytes: parts[0] });
+    await expect(laptop.ask('upload', { hash: hashes[1], bytes: parts[0] })).rejects.toMatchObject({
+      code: 'HASH_MISMATCH',
+    });
+    const uploaded = await fetch(`${gateway.url}/api/v2/blobs/${hashes[1]}`, {
+      method: 'PUT',
+      headers: { 'x-api-key': key, 'content-type': 'application/octet-stream' },
+      body: parts[1]!,
+    });
+    expect(uploaded.status).toBe(204);
+    expect(await laptop.ask('missing', { hashes })).toMatchObject({ missing: [] });
+    for (const wrong of [{ size: 1 }, { hash: hashes[0] }, { parts: [hashes[1], hashes[0]] }, { parts: [hashes[0]] }]) {
+      expect(await laptop.op({ ...put, ...wrong })).toMatchObject({ success: false, error: { code: 'HASH_MISMATCH' } });
+    }
+    expect(await laptop.op(put)).toMatchObject({ success: true, seq: 1 });
+    const [change] = await phone.changes(1);
+    expect(change).toMatchObject({ path: 'video.mkv', hash: put.hash, size: bytes.length });
+    expect(change).not.toHaveProperty('inline');
+
+    const read = (headers: Record<string, string> = {}) =>
+      fetch(`${gateway.url}/api/v2/blobs/${put.hash}`, { headers: { 'x-api-key': key, ...headers } });
+    const whole = await read();
+    expect([whole.status, whole.headers.get('content-length'), whole.headers.get('etag')]).toEqual([
+      200,
+      String(bytes.length),
+      `"${put.hash}"`,
+    ]);
+    expect(Buffer.from(await whole.arrayBuffer()).equals(bytes)).toBe(true);
+    const across = await read({ range: `bytes=${PART_LIMIT_BYTES - 10}-${PART_LIMIT_BYTES + 9}` });
+    expect([across.status, across.headers.get('content-range')]).toEqual([
+      206,
+      `bytes ${PART_LIMIT_BYTES - 10}-${PART_LIMIT_BYTES + 9}/${bytes.length}`,
+    ]);
+    expect(
+      Buffer.from(await across.arrayBuffer()).equals(bytes.subarray(PART_LIMIT_BYTES - 10, PART_LIMIT_BYTES + 10)),
+    ).toBe(true);
+    expect((await read({ range: `bytes=${bytes.length}-` })).status).toBe(416);
+    expect((await read({ 'if-none-match': `"${put.hash}"` })).status).toBe(304);
+    const piece = await laptop.ask<{ bytes: Buffer; size: number }>('download', {
+      hash: put.hash,
+      from: bytes.length - 5,
+    });
+    expect([piece.size, Buffer.from(piece.bytes).equals(bytes.subarray(-5))]).toEqual([bytes.length, true]);
+
+    // Known bytes are named, not sent.
+    expect(await phone.op({ op: 'put', path: 'copy.mkv', hash: put.hash, size: bytes.length })).toMatchObject({
+      success: true,
+    });
+    // Protocol 1 carries it as base64.
+    expect((await gateway.file(key, 'copy.mkv')).body).toMatchObject({
+      isBinary: true,
+      content: bytes.toString('base64'),
+    });
+  }, 30_000);
+
+  it('are the same for both protocols, each with its own hash', async () => {
+    const { key, laptop } = await aPair();
+    const old = await gateway.connect(key);
+    const png = Buffer.from([0x89, 0x50, 0, 0xff]);
+    await old.send('modified-file', { path: 'a.png', content: png.toString('base64') });
+    await old.send('modified-file', { path: 'odd.png', content: 'not base64!' });
+    await old.send('modified-file', { path: 'a.md', content: 'é' });
+    await laptop.op(putOf('b.md', 'ü'));
+    await laptop.op({ op: 'put', path: 'b.heic', hash: hashOf(png), size: 4, inline: png.toString('base64') });
+    await laptop.op({ op: 'rename', path: 'b.heic', newPath: 'c.heic' });
+
+    const heard = await laptop.changes(6);
+    expect(heard.map(({ path, hash, size }) => [path, hash, size])).toEqual([
+      ['a.png', hashOf(png), 4],
+      ['odd.png', hashOf('not base64!'), 11],
+      ['a.md', hashOf('é'), 2],
+      ['b.md', hashOf('ü'), 2],
+      ['b.heic', hashOf(png), 4],
+      ['c.heic', hashOf(png), 4],
+    ]);
+    const base64 = { content: png.toString('base64'), hash: hashOf(png.toString('base64')), size: 8, isBinary: true };
+    expect(await old.take(3)).toMatchObject([
+      ['file-created', { path: 'b.md', content: 'ü', hash: hashOf('ü'), size: 2, isBinary: false }],
+      ['file-created', { path: 'b.heic', ...base64 }],
+      ['file-renamed', { oldPath: 'b.heic', newPath: 'c.heic', ...base64 }],
+    ]);
+    for (const [path, expected] of [
+      ['a.png', base64],
+      ['c.heic', base64],
+      ['odd.png', { content: 'not base64!', hash: hashOf('not base64!'), isBinary: true }],
+    ] as const) {
+      expect((await gateway.file(key, path)).body).toMatchObject(expected);
+    }
+  });
+});
+
+describe('history', () => {
+  it('keeps what protocol 1 overwrote and what was deleted, and brings it back', async () => {
+    const { key, laptop } = await aPair();
+    const old = await gateway.connect(key);
+    await old.send('modified-file', { path: 'a.md', content: 'one' });
+    await old.send('modified-file', { path: 'a.md', content: 'two' });
+    await old.send('renamed-file', { oldPath: 'a.md', newPath: 'b.md' });
+    await old.send('deleted-file', { path: 'b.md' });
+
+    const { files } = (await rest<{ files: TrashedFile[] }>('GET', '/trash', key)).body;
+    expect(files).toEqual([
+      {
+        fileId: expect.any(String) as string,
+        path: 'b.md',
+        hash: hashOf('two'),
+        size: 3,
+        seq: 4,
+        deletedAt: ISO,
+        expiresAt: ISO,
+      },
+    ]);
+    const { fileId } = files[0]!;
+    const { versions } = (await rest<{ versions: Version[] }>('GET', `/files/${fileId}/versions`, key)).body;
+    expect(versions.map(({ seq, op, path, hash, oldHash }) => [seq, op, path, hash, oldHash])).toEqual([
+      [4, 'delete', 'b.md', null, hashOf('two')],
+      [3, 'rename', 'b.md', hashOf('two'), hashOf('two')],
+      [2, 'put', 'a.md', hashOf('two'), hashOf('one')],
+      [1, 'put', 'a.md', hashOf('one'), null],
+    ]);
+    const restore = (body: object) =>
+      rest<OpResult>('POST', `/files/${fileId}/restore`, key, { opId: randomUUID(), ...body });
+    const once = { opId: randomUUID() };
+    expect((await restore(once)).body).toMatchObject({ success: true, seq: 5, hash: hashOf('two'), fileId });
+    expect((await restore(once)).body).toMatchObject({ replayed: true, seq: 5 });
+    expect((await restore({ hash: hashOf('one') })).body).toMatchObject({ seq: 6, overwrote: { hash: hashOf('two') } });
+    expect((await restore({ hash: hashOf('two'), path: 'c.md' })).body).toMatchObject({ seq: 7 });
+    expect((await gateway.file(key, 'b.md')).body.content).toBe('one');
+    expect((await gateway.file(key, 'c.md')).body.content).toBe('two');
+    expect(await restore({ hash: hashOf('three') })).toMatchObject({ status: 404 });
+    expect(await rest('GET', `/files/${randomUUID()}/versions`, key)).toMatchObject({ status: 404 });
+    expect((await rest<{ files: TrashedFile[] }>('GET', '/trash', key)).body.files).toEqual([]);
+    expect((await laptop.changes(7)).at(-1)).toMatchObject({
+      path: 'c.md',
+      inline: Buffer.from('two').toString('base64'),
+    });
+  });
+});
+
+describe('presence', () => {
+  it('shows devices to each other, and takes them back when they go', async () => {
+    const { laptop, phone } = await aPair();
+    await laptop.ask('presence:set', { state: { file: 'a.md' } });
+    const shown = { deviceId: 'laptop', name: 'laptop', state: { file: 'a.md' } };
+    expect((await phone.take(1))[0]).toEqual(['presence', shown]);
+    expect(await phone.ask('presence:list')).toMatchObject({ present: [shown] });
+    laptop.socket.disconnect();
+    expect((await phone.take(1))[0]).toEqual(['presence', { ...shown, state: null }]);
+    await eventually(
+      'the list is empty',
+      async () => (await phone.ask<{ present: unknown[] }>('presence:list')).present.length === 0,
+    );
+  });
+});

@@ -1,0 +1,2 @@
+export { Retention } from './retention.js';
+export { UpkeepModule } from './upkeep.module.js';
