@@ -4,7 +4,6 @@ import { accessOfRole, type ModelDefinition, type SchemaDefinition } from '@atom
 import { Fence, type EventCodec } from '@atomo-cc/event-store';
 import type { AppDatabase, Tx } from '@atomo-cc/platform/postgres';
 import {
-  connectionOf,
   DateTimeScalar,
   decodeCursor,
   encodeCursor,
@@ -300,9 +299,9 @@ async function readRecord(
 ): Promise<unknown> {
   const [row] = await readAt(database, reader, asOfTime, (tx, time) => {
     const { text, parameters } = compileGet(reader, model, id, selection, time);
-    return tx.query<{ node: unknown }>(text, parameters);
+    return tx.query<{ node: string }>(text, parameters);
   });
-  return row?.node ?? null;
+  return row ? (JSON.parse(row.node) as unknown) : null;
 }
 
 async function readPage(
@@ -319,6 +318,9 @@ async function readPage(
   const size = pageSize(fromEnd ? last : args.first);
   const orderBy = args.orderBy ?? [];
   const order = orderName(model, orderBy, args.asOf ?? null);
+  const pageInfo = selectionAt(selection, 'pageInfo');
+  const withKeys =
+    selectionAt(selection, 'edges').has('cursor') || pageInfo.has('startCursor') || pageInfo.has('endCursor');
   const list = {
     where: args.where ?? null,
     orderBy,
@@ -328,24 +330,28 @@ async function readPage(
     limit: size + 1,
     node: mergeSelections(selectionAt(selection, 'nodes'), selectionAt(selection, 'edges', 'node')),
     withTotal: selection.has('totalCount'),
+    withKeys,
   };
-  const [answer] = await readAt(database, reader, args.asOf, (tx, time) => {
+  const rows = await readAt(database, reader, args.asOf, (tx, time) => {
     const { text, parameters } = compileList(reader, model, { ...list, asOf: time });
-    return tx.query<{ rows: { node: object; key: unknown[] }[]; total?: number }>(text, parameters);
+    return tx.query<{ node: string | null; key?: string; total?: number }>(text, parameters);
   });
-  const { rows, total } = answer!;
-  const isMore = rows.length > size;
-  const onPage = fromEnd ? rows.slice(-size) : rows.slice(0, size);
-  const page = connectionOf(onPage, size, (row) => encodeCursor(order, row.key), true);
+  // The total has a row of its own where nothing is on the page.
+  const found = rows.filter(({ node }) => node !== null);
+  const isMore = found.length > size;
+  const onPage = fromEnd ? found.slice(-size) : found.slice(0, size);
+  const nodes = onPage.map(({ node }) => JSON.parse(node!) as object);
+  const cursors = withKeys ? onPage.map(({ key }) => encodeCursor(order, JSON.parse(key!) as unknown[])) : [];
   return {
-    nodes: page.nodes.map((row) => row.node),
-    edges: page.edges.map(({ node, cursor }) => ({ node: node.node, cursor })),
+    nodes,
+    edges: nodes.map((node, at) => ({ node, cursor: cursors[at] })),
     pageInfo: {
-      ...page.pageInfo,
       hasNextPage: before !== null || (!fromEnd && isMore),
       hasPreviousPage: after !== null || (fromEnd && isMore),
+      startCursor: cursors[0] ?? null,
+      endCursor: cursors.at(-1) ?? null,
     },
-    totalCount: total,
+    totalCount: rows[0]?.total,
   };
 }
 

@@ -8,7 +8,15 @@ const [tenant] = SHOP_TENANTS;
 const item = SHOP.models.find(({ name }) => name === 'Item')!;
 const reader = readerOf(SHOP, aPrincipal(tenant));
 const ID = '018f0000-0000-7000-8000-000000000001';
-const ALL: ListQuery = { where: null, orderBy: [], after: null, limit: 3, node: new Map(), withTotal: false };
+const ALL: ListQuery = {
+  where: null,
+  orderBy: [],
+  after: null,
+  limit: 3,
+  node: new Map(),
+  withTotal: false,
+  withKeys: false,
+};
 const list = (query: Partial<ListQuery>) => compileList(reader, item, { ...ALL, ...query });
 const refused = (code: string) => expect.objectContaining({ code });
 const nested = (levels: number): Record<string, unknown> => (levels === 0 ? {} : { not: nested(levels - 1) });
@@ -41,7 +49,7 @@ test('no value ever stands in the SQL, whatever the field and operator', () => {
       const { text, parameters } = list({ where: { or: parts } });
       // The same statement for other values: so none of it came from them.
       expect(text).toBe(empty.text);
-      expect(parameters.length).toBe(conditions.length + 2);
+      expect(parameters.length).toBe(conditions.length + 1);
     }),
   );
 });
@@ -57,19 +65,31 @@ function blank(part: Record<string, Record<string, unknown>>): Record<string, Re
   );
 }
 
-test('neither do the tenant, the id, the limit and the cursor', () => {
+test('neither do the tenant, the id and the cursor; how many there are is a number by itself', () => {
   const get = compileGet(reader, item, ID, new Map([['title', new Map()]]));
   expect(get.text).not.toContain(tenant);
   expect(get.text).not.toContain(ID);
   expect(get.parameters).toEqual([tenant, ID]);
   const page = list({ orderBy: [{ title: 'ASC' }], after: ["'; --", ID], limit: 77 });
-  for (const value of [tenant, ID, "'; --", '77']) expect(page.text).not.toContain(value);
+  for (const value of [tenant, ID, "'; --"]) expect(page.text).not.toContain(value);
+  expect(page.text).toContain('limit 77)');
 });
 
-test('a column that is never null is compared as an index can answer it, others find their nulls last', () => {
-  expect(list({ after: [ID] }).text).toMatch(/and \(\(r1\."id" > \$\d+\)\) order by/);
-  expect(list({ orderBy: [{ title: 'ASC' }], after: ['t', ID] }).text).toMatch(
-    /r1\."title" > \$\d+ or r1\."title" is null/,
+test('a page begins where a range of an index begins, and those without a value are a range of their own', () => {
+  expect(list({ after: [ID] }).text).toMatch(/and \(\(r1\."id"\) > \(\$\d+\)\) order by/);
+  const { text: sql } = list({ orderBy: [{ title: 'ASC' }], after: ['t', ID] });
+  const [values, empty] = sql.split(' union all ');
+  expect(values).toMatch(/and \(\(r1\."title", r1\."id"\) > \(\$\d+, \$\d+\)\) order by/);
+  expect(empty).toMatch(/and \(r1\."title" is null\) order by/);
+  expect(list({ orderBy: [{ title: 'ASC' }], before: ['t', ID] }).text).toMatch(
+    /and \(\(r1\."title", r1\."id"\) < \(\$\d+, \$\d+\)\) order by/,
+  );
+  // There is no such range where the order has two directions.
+  expect(list({ orderBy: [{ title: 'DESC' }], after: ['t', ID] }).text).toMatch(
+    /r1\."title" < \$\d+ or r1\."title" is null/,
+  );
+  expect(list({ orderBy: [{ createdAt: 'DESC' }, { id: 'DESC' }] }).text).toContain(
+    '"created_at" desc, r1."id" desc limit',
   );
 });
 
@@ -90,8 +110,8 @@ test('neither do the arguments of lists below, nor conditions on related records
   fc.assert(
     fc.property(FIELDS['title'] as fc.Arbitrary<string>, fc.integer({ min: 1, max: 100 }), (value, first) => {
       const { text: sql, parameters } = compiled(value, first);
-      expect(sql).toBe(compiled('x', 1).text);
-      expect(parameters).toEqual(expect.arrayContaining([value, first]));
+      expect(sql).toBe(compiled('x', first).text);
+      expect(parameters).toContain(value);
     }),
   );
 });

@@ -9,6 +9,7 @@ import {
   linksOf,
   linkTableOf,
   modelNamed,
+  sqlLiteral,
   type ComputedDefinition,
   type FieldDefinition,
   type LinkRelation,
@@ -46,6 +47,8 @@ export interface ListQuery {
   /** What to read of each record. */
   readonly node: Selection;
   readonly withTotal: boolean;
+  /** Whether the keys of the rows are needed, which cursors are made of. */
+  readonly withKeys: boolean;
   /** The time as of which all is read, ISO 8601; null or absent for now. */
   readonly asOf?: string | null;
 }
@@ -249,7 +252,7 @@ function relationColumn(model: ModelDefinition, name: string): string {
 }
 
 /**
- * One record as JSON in column `node`: one statement whatever the nesting. No row: there is none, or none this tenant may see.
+ * One record as the text of its JSON in column `node`: one statement whatever the nesting. No row: there is none, or none this tenant may see.
  * @param asOf the time at which it and the records that it belongs to are read, ISO 8601; null for now
  */
 export function compileGet(
@@ -264,14 +267,21 @@ export function compileGet(
   const model = source.model(name);
   const alias = statement.alias();
   const from = source.one(model, statement.add(id));
-  const text = `select ${record(source, model, alias, selection, 1)} as node from (${from}) ${alias}`;
-  return { text, parameters: statement.values };
+  const { columns, joins } = record(source, model, alias, selection, 1);
+  return { text: jsonRows(columns, `(${from}) ${alias}${joins}`), parameters: statement.values };
+}
+
+/** Rows with the text of an object in column `node`. The planner does less for it than for an object that is made for each row. */
+function jsonRows(columns: readonly string[], from: string): string {
+  if (columns.length === 0) return `select '{}' as node from ${from}`;
+  return `select row_to_json(x)::text as node from (select ${columns.join(', ')} from ${from}) x`;
 }
 
 /**
- * A page of records: one row with `rows`, a JSON list of `{node, key}` in order, and `total` if asked for. The page goes on
- * behind a key instead of skipping rows, so page one hundred costs what page one costs and nobody sees a record twice
- * because another was added meanwhile.
+ * A page of records: a row each, in order, with the text of its JSON in `node`, that of its key's in `key` if asked for, and the
+ * `total` of the list if asked for: then there is a row without a `node` where the page is empty. The page goes on behind a key
+ * instead of skipping rows, so page one hundred costs what page one costs and nobody sees a record twice because another was
+ * added meanwhile.
  * @throws CodedError VALIDATION_ERROR, QUERY_TOO_COMPLEX
  */
 export function compileList(
@@ -286,20 +296,30 @@ export function compileList(
   const from = `from ${source.table(model)} ${alias}`;
   const keys = orderKeys(model, query.orderBy);
   const filter = `${source.rows(model, alias)} and ${condition(source, model, alias, query.where, 0)}`;
-  const bounds = [
-    query.after ? ` and (${beyond(keys, alias, query.after, statement, 'behind')})` : '',
-    query.before ? ` and (${beyond(keys, alias, query.before, statement, 'ahead')})` : '',
-  ].join('');
+  const ahead = query.before ? ` and (${beyond(keys, alias, query.before, statement, 'ahead').join(' or ')})` : '';
   const order = orderSql(keys, alias, query.fromEnd);
-  const page = `select ${alias}.* ${from} where ${filter}${bounds} order by ${order} limit ${statement.add(query.limit)}`;
-  // A decimal as text: JSON's numbers have not its digits.
-  const values = keys.map(({ column, type }) => `${alias}.${column}${type === 'decimal' ? '::text' : ''}`);
+  const limit = `order by ${order} limit ${Math.trunc(query.limit)}`;
+  const behind = query.after
+    ? beyond(keys, alias, query.after, statement, 'behind').map((range) => ` and (${range})`)
+    : [''];
+  // Each is a range of an index; what all of them are together is none.
+  const ranges = behind.map((bound) => `select ${alias}.* ${from} where ${filter}${ahead}${bound} ${limit}`);
+  const page =
+    ranges.length === 1
+      ? ranges[0]!
+      : `select * from (${ranges.map((range) => `(${range})`).join(' union all ')}) ${alias} ${limit}`;
   // One row more than the page's was read only to see whether there is one.
-  const node = record(source, model, alias, query.node, Math.max(query.limit - 1, 1));
-  const row = `json_build_object('node', ${node}, 'key', json_build_array(${values.join(', ')}))`;
-  const rows = `select coalesce(json_agg(${row} order by ${orderSql(keys, alias)}), '[]') from (${page}) ${alias}`;
-  const total = query.withTotal ? `, (select count(*)::int ${from} where ${filter}) as total` : '';
-  return { text: `select (${rows}) as rows${total}`, parameters: statement.values };
+  const { columns, joins } = record(source, model, alias, query.node, Math.max(query.limit - 1, 1));
+  const rows = `(${page}) ${alias}${joins} order by ${orderSql(keys, alias)}`;
+  let text = jsonRows(columns, rows);
+  if (query.withKeys) {
+    // A decimal as text: JSON's numbers have not its digits.
+    const values = keys.map(({ column, type }) => `${alias}.${column}${type === 'decimal' ? '::text' : ''}`);
+    text = `select ${object(columns)}::text as node, json_build_array(${values.join(', ')})::text as key from ${rows}`;
+  }
+  if (query.withTotal)
+    text = `select p.*, t.total from (select count(*)::int as total ${from} where ${filter}) t left join lateral (${text}) p on true`;
+  return { text, parameters: statement.values };
 }
 
 /** The kinds of field that can be added up. */
@@ -391,14 +411,14 @@ export function compileChanged(
   const leaving = statement.add(changes.map(({ mayLeave }) => mayLeave));
   const [now, matching, before] = [statement.alias(), statement.alias(), source.pastAlias()];
   const matches = (alias: string) => `${source.rows(model, alias)} and ${condition(source, model, alias, where, 0)}`;
-  const node = record(source, model, matching, selection, changes.length);
+  const { columns, joins } = record(source, model, matching, selection, changes.length);
   const then = `from ${historyTable(model)} ${before}
         where ${source.all(before)} and ${before}.id = c.id and ${before}.version = c.version - 1`;
   const missed = (isUntold: string) => `coalesce((select json_agg(c.place)
     from unnest(${ids}::uuid[], ${versions}::int[], ${leaving}::boolean[]) with ordinality as c (id, version, may_leave, place)
     where not exists (select 1 from matching m where m.id = c.id) and (${isUntold})), '[]')`;
   const text = `with matching as (select ${now}.* from ${model.table} ${now} where ${now}.id = any(${ids}::uuid[]) and ${matches(now)})
-select coalesce((select json_object_agg(${matching}.id, ${node}) from matching ${matching}), '{}') as nodes,
+select coalesce((select json_object_agg(${matching}.id, ${object(columns)}) from matching ${matching}${joins}), '{}') as nodes,
   ${missed(`not c.may_leave or exists (select 1 ${then} and ((${matches(before)}) is not true))`)} as untold,
   ${missed(`c.may_leave and not exists (select 1 ${then})`)} as unproven`;
   return { text, parameters: statement.values };
@@ -443,20 +463,27 @@ function orderKeys(model: ModelDefinition, orderBy: readonly OrderBy[]): OrderKe
 function orderSql(keys: readonly OrderKey[], alias: string, isReversed = false): string {
   return keys
     .map(({ column, direction }) => {
+      // Where there are no nulls it is not said where they go, so that an index serves read backwards too.
+      if (OWN_COLUMNS.includes(column))
+        return `${alias}.${column} ${(direction === 'asc') === isReversed ? 'desc' : 'asc'}`;
       if (!isReversed) return `${alias}.${column} ${direction} nulls last`;
       return `${alias}.${column} ${direction === 'asc' ? 'desc' : 'asc'} nulls first`;
     })
     .join(', ');
 }
 
-/** "Comes behind this key" (or ahead of it) with nulls last: (a is behind) or (a is equal and b is behind) or … */
+/**
+ * "Comes behind this key" (or ahead of it) with nulls last, as conditions of which one holds. Each is a range of an index that
+ * has the columns in this order, as far as the order has one direction; where it has not: (a is behind) or (a is equal and b is
+ * behind) or …
+ */
 function beyond(
   keys: readonly OrderKey[],
   alias: string,
   bound: readonly unknown[],
   statement: Statement,
   side: 'behind' | 'ahead',
-): string {
+): string[] {
   const isOurs =
     bound.length === keys.length &&
     keys.every(({ type, column }, index) =>
@@ -466,21 +493,29 @@ function beyond(
     throw apiError('VALIDATION_ERROR', 'This is no cursor of ours. Pass an endCursor or a cursor of an edge.');
   const places = bound.map((value) => statement.add(value));
   const columns = keys.map(({ column }) => `${alias}.${column}`);
+  const operator = ({ direction }: OrderKey) => ((direction === 'asc') === (side === 'behind') ? '>' : '<');
+  const equal = (count: number) =>
+    columns.slice(0, count).map((column, i) => `${column} is not distinct from ${places[i]}`);
+  const nullable = keys.flatMap(({ column }, index) => (OWN_COLUMNS.includes(column) ? [] : [index]));
+  if (!bound.includes(null) && keys.every((key) => operator(key) === operator(keys[0]!))) {
+    const further = `(${columns.join(', ')}) ${operator(keys[0]!)} (${places.join(', ')})`;
+    if (side === 'ahead') return [further];
+    const empty = nullable.map((index) =>
+      [...columns.slice(0, index).map((column, i) => `${column} = ${places[i]}`), `${columns[index]} is null`].join(
+        ' and ',
+      ),
+    );
+    return [further, ...empty];
+  }
   const alternatives = keys.flatMap((key, index) => {
     // Nothing but an equal key comes behind a null, and all that has a value comes ahead of it.
     if (bound[index] === null && side === 'behind') return [];
-    const compares = `${columns[index]} ${(key.direction === 'asc') === (side === 'behind') ? '>' : '<'} ${places[index]}`;
-    // No index leads to an alternative, so a column that is never null must not have one: by id, a page begins where it begins.
-    const hasNulls = side === 'behind' && !OWN_COLUMNS.includes(key.column);
+    const compares = `${columns[index]} ${operator(key)} ${places[index]}`;
+    const hasNulls = side === 'behind' && nullable.includes(index);
     const further = hasNulls ? `(${compares} or ${columns[index]} is null)` : compares;
-    return [
-      [
-        ...columns.slice(0, index).map((equal, i) => `${equal} is not distinct from ${places[i]}`),
-        bound[index] === null ? `${columns[index]} is not null` : further,
-      ].join(' and '),
-    ];
+    return [[...equal(index), bound[index] === null ? `${columns[index]} is not null` : further].join(' and ')];
   });
-  return alternatives.map((alternative) => `(${alternative})`).join(' or ') || 'false';
+  return [alternatives.map((alternative) => `(${alternative})`).join(' or ') || 'false'];
 }
 
 /** Of every record, and never without a value. */
@@ -672,20 +707,41 @@ function escapeLike(operand: unknown): string {
   return (checked('text', operand) as string).replaceAll(/[\\%_]/g, (character) => `\\${character}`);
 }
 
+/** What is read of a record. */
+interface RecordParts {
+  /** With the names of the fields. */
+  readonly columns: readonly string[];
+  /** The records it belongs to, to be set behind its own rows; empty, or with a space ahead. */
+  readonly joins: string;
+}
+
 /**
- * The JSON of one record: the fields asked for, and its relations from lateral sub-selects.
+ * The fields asked for of a record.
  * @param copies how many such records the answer may have, for what its lists cost
  */
-function record(source: Source, model: ModelDefinition, alias: string, selection: Selection, copies: number): string {
+function record(
+  source: Source,
+  model: ModelDefinition,
+  alias: string,
+  selection: Selection,
+  copies: number,
+): RecordParts {
+  let joins = '';
   const columns = [...selection].flatMap(([name, below]) => {
-    if (name.startsWith('__')) return [];
+    if (name === '__typename') return [`${sqlLiteral(model.name)} as "__typename"`];
     const field = model.fields.find((candidate) => candidate.type === 'relation' && candidate.name === name);
     if (field) {
       source.statement.readRelation(0);
       const target = source.model(field.target!);
       const other = source.statement.alias();
-      const from = source.one(target, `${alias}."${columnOf(field)}"`);
-      return [`(select ${record(source, target, other, below, copies)} from (${from}) ${other}) as "${name}"`];
+      const from = `(${source.one(target, `${alias}."${columnOf(field)}"`)}) ${other}`;
+      const parts = record(source, target, other, below, copies);
+      const one = source.statement.alias();
+      joins += ` left join lateral (select ${parts.columns.join(', ') || 'true'} from ${from}${parts.joins}) ${one} on true`;
+      // Of no record the whole row is null, and so is its JSON.
+      return [
+        `${parts.columns.length === 0 ? `case when ${one} is not null then '{}'::json end` : `row_to_json(${one})`} as "${name}"`,
+      ];
     }
     const relation = model.relations.find((candidate) => candidate.name === name);
     if (relation) return [`${children(source, model, relation, alias, below, copies)} as "${name}"`];
@@ -694,7 +750,11 @@ function record(source: Source, model: ModelDefinition, alias: string, selection
     const { column, type } = columnNamed(model, name);
     return [`${readable(`${alias}."${column}"`, type)} as "${name}"`];
   });
-  // row_to_json of a sub-select, because json_build_object takes a hundred arguments at most.
+  return { columns, joins };
+}
+
+/** An object of columns, as an expression. It is a row's, because json_build_object takes a hundred arguments at most. */
+function object(columns: readonly string[]): string {
   return columns.length === 0 ? `'{}'::json` : `(select row_to_json(x) from (select ${columns.join(', ')}) x)`;
 }
 
@@ -730,9 +790,11 @@ function children(
     const nodes = below.get('nodes');
     if (nodes) {
       const order = orderSql(orderKeys(target, args.orderBy ?? []), other);
-      const page = `select ${other}.* ${rows()} order by ${order} limit ${statement.add(first)}`;
-      const node = record(source, target, other, nodes, records);
-      parts.push(`'nodes', (select coalesce(json_agg(${node} order by ${order}), '[]') from (${page}) ${other})`);
+      const page = `select ${other}.* ${rows()} order by ${order} limit ${Math.trunc(first)}`;
+      const { columns, joins } = record(source, target, other, nodes, records);
+      parts.push(
+        `'nodes', (select coalesce(json_agg(${object(columns)} order by ${order}), '[]') from (${page}) ${other}${joins})`,
+      );
     }
     if (below.has('totalCount')) parts.push(`'totalCount', (select count(*)::int ${rows()})`);
     // The key is made of the caller's values, so it is one of them and no part of the statement.
