@@ -19,7 +19,7 @@ export type { ApiKey, ApiKeyPermission, ApiKeyRequest } from './api-keys.js';
 export { Callers } from './callers.js';
 export { Logins } from './logins.js';
 export { hashPassword, verifyPassword } from './passwords.js';
-export { mayUse } from './platform-access.js';
+export { mayUse, requireUse } from './platform-access.js';
 export { requirePerson, requireScope, SCOPES } from './principal.js';
 export type { Origin, Person, Principal, Scope } from './principal.js';
 export { accessEntities, accessMigrations } from './schema.js';

@@ -1,3 +1,5 @@
+import { apiError } from '@atomo-cc/kernel';
+import type { Principal } from './principal.js';
 import { ADMIN_ROLE } from './users.js';
 
 /**
@@ -16,4 +18,9 @@ export function mayUse(role: string, name: string): boolean {
   if (role === ADMIN_ROLE) return true;
   const roles = Object.hasOwn(PLATFORM_ACCESS, name) ? PLATFORM_ACCESS[name]! : [];
   return roles === 'everyone' || roles.includes(role);
+}
+
+/** Lets a caller go on who may use a part of the platform. @throws CodedError FORBIDDEN */
+export function requireUse({ role }: Principal, name: string): void {
+  if (!mayUse(role, name)) throw apiError('FORBIDDEN', `You may not use ${name}.`);
 }

@@ -1,6 +1,7 @@
 import { Controller, Get, HttpCode, Inject, Param, Post, Req } from '@nestjs/common';
 import type { MultipartFile } from '@fastify/multipart';
 import type { FastifyRequest } from 'fastify';
+import { requireUse } from '@atomo-cc/access';
 import { apiError, isUuid } from '@atomo-cc/kernel';
 import { findSyncJob, type SyncJob } from '@atomo-cc/sync-jobs';
 import { principalOf } from '../auth/index.js';
@@ -15,8 +16,10 @@ export class HistoricalSyncController {
   @Post('imports')
   @HttpCode(202)
   async upload(@Req() request: FastifyRequest): Promise<{ jobId: string; importId: string }> {
-    const { tenantId } = principalOf(request);
+    const principal = principalOf(request);
+    const { tenantId } = principal;
     try {
+      requireUse(principal, 'startHistoricalSync');
       const file = await fileOf(request);
       const blob = await this.imports.store(tenantId, file.filename, file.file);
       const job = await this.imports.start(tenantId, blob.id);
@@ -35,7 +38,9 @@ export class HistoricalSyncController {
     @Req() request: FastifyRequest,
     @Param('id') id: string,
   ): Promise<Omit<SyncJob, 'tenantId' | 'checkpoint'>> {
-    const { tenantId } = principalOf(request);
+    const principal = principalOf(request);
+    requireUse(principal, 'historicalSyncJob');
+    const { tenantId } = principal;
     const job = isUuid(id) ? await this.imports.database.transaction(tenantId, (tx) => findSyncJob(tx, id)) : null;
     if (!job) throw apiError('NOT_FOUND', 'There is no such job.');
     const { tenantId: _tenant, checkpoint: _checkpoint, ...shown } = job;

@@ -376,6 +376,211 @@ test('an operation that a role lacks is forbidden where it knows of the model, a
   expect(await api.data('{ me { id role } }')).toEqual({ me: { id: ME, role: 'Stranger' } });
 });
 
+describe('writes', () => {
+  const NEW: Readonly<Record<string, Row[string]>> = {
+    name: 'Eve',
+    mail: null,
+    salary: 7,
+    owner: SOMEONE,
+    stage: 'Public',
+    teamId: null,
+  };
+  const admin = async (mutation: string): Promise<Json> => {
+    callers.role = 'Admin';
+    const data = await api.data(`mutation { ${mutation} }`);
+    return Object.values(data)[0];
+  };
+  const literal = (field: string, value: Row[string] | undefined) =>
+    field === 'stage' && value ? String(value) : JSON.stringify(value ?? null);
+  const input = (row: Row) =>
+    `{ ${Object.entries(row)
+      .filter(([field]) => field !== 'id' && field !== 'mail')
+      .map(([field, value]) => `${field}: ${literal(field, value)}`)
+      .join(', ')} }`;
+  /** What a document that writes fields comes to, before any record is looked at. */
+  const isOffered = (operation: 'create' | 'update', role: string, fields: readonly string[]) =>
+    fields.every((field) => writes('Person', operation, role, field));
+
+  describe.each(ROLES)('of %s', (role) => {
+    test.each(Object.keys(NEW))('%s of each record that there is', async (field) => {
+      for (const row of ROWS['Person']!) {
+        const { id } = await admin(`createPerson(input: ${input(row)}) { id }`);
+        const after = { ...row, [field]: NEW[field]! };
+        callers.role = role;
+        const answer = await api.ask(
+          `mutation { updatePerson(id: "${id}", input: { ${field}: ${literal(field, NEW[field])} }) { id } }`,
+        );
+        const sees = ruleOf('Person', 'read', role)?.rows ?? (() => false);
+        const may = ruleOf('Person', 'update', role)?.rows ?? (() => false);
+        const isChanged = isOffered('update', role, [field]) && sees(row) && may(row) && may(after);
+        if (!isOffered('update', role, [field])) expect(['FORBIDDEN', 'VALIDATION_ERROR']).toContain(code(answer));
+        else if (!sees(row)) expect(code(answer)).toBe('NOT_FOUND');
+        else if (!isChanged) expect(code(answer)).toBe('FORBIDDEN');
+        else expect(answer).toMatchObject({ data: { updatePerson: sees(after) ? { id } : null } });
+        callers.role = 'Admin';
+        const { person: now } = await api.data(`{ person(id: "${id}") { name salary owner stage teamId } }`);
+        expect(now).toEqual(
+          Object.fromEntries(Object.keys(now).map((name) => [name, (isChanged ? after : row)[name] ?? null])),
+        );
+      }
+    });
+
+    test('new records', async () => {
+      for (const row of ROWS['Person']!) {
+        for (const fields of [['name'], ['name', 'owner'], ['name', 'salary'], ['name', 'stage', 'teamId', 'owner']]) {
+          const given = Object.fromEntries(fields.map((field) => [field, row[field]!]));
+          callers.role = role;
+          const answer = await api.ask(`mutation { createPerson(input: ${input(given)}) { id } }`);
+          const whole = { owner: null, stage: null, ...given };
+          if (!isOffered('create', role, fields)) expect(['FORBIDDEN', 'VALIDATION_ERROR']).toContain(code(answer));
+          else if (!ruleOf('Person', 'create', role)!.rows(whole)) expect(code(answer)).toBe('FORBIDDEN');
+          else if (ruleOf('Person', 'read', role)!.rows(whole)) expect(answer.data.createPerson.id).toHaveLength(36);
+          else expect(answer).toMatchObject({ data: { createPerson: null } });
+        }
+      }
+    });
+  });
+
+  test('refer only to what may be seen, and answer the id alone to who may not read', async () => {
+    const note = (person: string) =>
+      api.ask(`mutation { createNote(input: { body: "x", personId: "${person}" }) { id } }`);
+    callers.role = 'Sales';
+    const [hidden, missing] = [await note(ID(13)), await note(ID(99))];
+    expect(code(hidden)).toBe('VALIDATION_ERROR');
+    expect(hidden.errors![0]!.message).toBe(missing.errors![0]!.message);
+    callers.role = 'Support';
+    const made = await note(ID(13));
+    expect(made.data.createNote.id).toHaveLength(36);
+    expect(code(await api.ask('mutation { createNote(input: { body: "x", personId: "" }) { id body } }'))).toBe(
+      'VALIDATION_ERROR',
+    );
+  });
+
+  test('a repeat of a command answers what may be seen now', async () => {
+    callers.role = 'Sales';
+    const create = `mutation { createPerson(input: { name: "Mine", owner: "${ME}" }, idempotencyKey: "once") { id } }`;
+    const { createPerson: made } = await api.data(create);
+    expect(await api.data(create)).toEqual({ createPerson: made });
+    await admin(`updatePerson(id: "${made.id}", input: { owner: "${SOMEONE}" }) { id }`);
+    callers.role = 'Sales';
+    expect(await api.data(create)).toEqual({ createPerson: null });
+  });
+
+  test('a restore brings back no more than may be written, and nothing of a version that may not be seen', async () => {
+    const row = { name: 'One', salary: 1, owner: ME, stage: 'Public' };
+    const { id } = await admin(`createPerson(input: ${input(row)}) { id }`);
+    await admin(`updatePerson(id: "${id}", input: { name: "Two", salary: 2 }) { id }`);
+    await admin(`updatePerson(id: "${id}", input: { name: "Three", owner: "${SOMEONE}" }) { id }`);
+    const restore = (version: number) =>
+      api.ask(`mutation { restorePerson(id: "${id}", version: ${version}) { name salary } }`);
+    callers.role = 'Sales';
+    expect(code(await restore(1))).toBe('NOT_FOUND');
+    await admin(`updatePerson(id: "${id}", input: { owner: "${ME}" }) { id }`);
+    callers.role = 'Sales';
+    expect((await restore(1)).data).toEqual({ restorePerson: { name: 'One', salary: 2 } });
+    expect(code(await restore(3))).toBe('FORBIDDEN');
+  });
+});
+
+describe('what happens', () => {
+  const STAGES = ['Hidden', 'Public', 'Hidden'] as const;
+  let id: string;
+  let times: string[];
+
+  beforeAll(async () => {
+    callers.role = 'Admin';
+    const made = await api.data(
+      'mutation { createPerson(input: { name: "Secret", salary: 5, stage: Hidden }) { id updatedAt } }',
+    );
+    ({ id } = made.createPerson);
+    times = [made.createPerson.updatedAt];
+    for (const [name, stage] of [
+      ['Known', 'Public'],
+      ['Gone', 'Hidden'],
+    ]) {
+      const set = `{ name: "${name}", salary: 6, stage: ${stage} }`;
+      const { updatePerson } = await api.data(`mutation { updatePerson(id: "${id}", input: ${set}) { updatedAt } }`);
+      times.push(updatePerson.updatedAt);
+    }
+  });
+
+  test('is in a history as today’s rules show each version, and what was before it too', async () => {
+    callers.role = 'Viewer';
+    const entry = 'action changes { field before after } record { name stage }';
+    const { personHistory } = await api.data(`{ personHistory(id: "${id}") { nodes { ${entry} } } }`);
+    expect(personHistory.nodes).toEqual([
+      {
+        action: 'updated',
+        changes: [
+          { field: 'name', before: null, after: 'Known' },
+          { field: 'stage', before: null, after: 'Public' },
+        ],
+        record: { name: 'Known', stage: 'Public' },
+      },
+    ]);
+    expect(code(await api.ask(`{ personHistory(id: "${id}") { nodes { version } } }`))).toBe('VALIDATION_ERROR');
+  });
+
+  test.each(['the history is behind', 'the history has all'])(
+    'is told to whom it concerns, while %s',
+    async (state) => {
+      if (state === 'the history has all') {
+        await runner.start();
+        callers.role = 'Admin';
+        // An answer as of a time waits for the history.
+        await api.data(`{ person(id: "${id}", asOf: "${times[2]}") { id } }`);
+      }
+      callers.role = 'Viewer';
+      const seenChanges: Json[] = [];
+      const client = createClient({
+        url: api.url.replace('http', 'ws'),
+        webSocketImpl: WebSocket,
+        connectionParams: { authorization: `Bearer ${OURS}` },
+        retryAttempts: 0,
+      });
+      const document = 'subscription { personChanged(after: "0") { type id changedFields person { name stage } } }';
+      callers.role = 'Viewer';
+      for await (const { data } of client.iterate<{ personChanged: Json }>({ query: document })) {
+        if (data!.personChanged.id === id) seenChanges.push(data!.personChanged);
+        // The last event of the log: it is made to be seen.
+        if (data!.personChanged.person?.name === 'End') break;
+        if (seenChanges.length === 1 && !ended) {
+          ended = true;
+          callers.role = 'Admin';
+          await api.data('mutation { createPerson(input: { name: "End", stage: Public }) { id } }');
+          callers.role = 'Viewer';
+        }
+      }
+      ended = false;
+      await client.dispose();
+      // It was hidden, is shown no more, and was seen once between: that it went is all there is to tell.
+      expect(seenChanges).toEqual([{ type: 'UPDATED', id, changedFields: ['name', 'stage'], person: null }]);
+    },
+  );
+  let ended = false;
+
+  test('is read as of a time by the rules on the record of that time', async () => {
+    const asked = async (role: string) => {
+      callers.role = role;
+      return Promise.all(
+        times.map(async (asOf) => {
+          const one = await api.data(`{ person(id: "${id}", asOf: "${asOf}") { name stage } }`);
+          const many = await api.data(
+            `{ people(where: { id: { equals: "${id}" } }, asOf: "${asOf}") { totalCount } personAggregate(where: { id: { equals: "${id}" } }, asOf: "${asOf}") { count } }`,
+          );
+          return [one.person?.stage ?? null, many.people.totalCount, many.personAggregate[0].count];
+        }),
+      );
+    };
+    expect(await asked('Admin')).toEqual(STAGES.map((stage) => [stage, 1, 1]));
+    expect(await asked('Viewer')).toEqual([
+      [null, 0, 0],
+      ['Public', 1, 1],
+      [null, 0, 0],
+    ]);
+  });
+});
+
 function writes(model: string, operation: 'create' | 'update', role: string, field: string): boolean {
   const rule = ruleOf(model, operation, role);
   if (!rule || (operation === 'update' && !ruleOf(model, 'read', role))) return false;
