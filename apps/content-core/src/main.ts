@@ -23,7 +23,7 @@ import { openRedis } from '@atomo-cc/platform/redis';
 import { Metrics } from '@atomo-cc/platform/telemetry';
 import { RoleSchemas, serveApi } from './api/index.js';
 import { AppModule } from './app.module.js';
-import { sessionsApi } from './auth/index.js';
+import { sessionsApi, tokensApi } from './auth/index.js';
 import { contentCoreConfig } from './config.js';
 import { auditApi, eventsApi } from './events/index.js';
 import { Imports, ProgressFeed, syncJobsApi } from './historical-sync/index.js';
@@ -76,6 +76,7 @@ await runService(async () => {
   const schemas = new RoleSchemas(
     [
       sessionsApi(access.sessions),
+      tokensApi(access.tokens, database, schema.roles),
       usersApi(new Accounts(database, codec, schema.roles), onAppended),
       modelsApi(schema, database, { codec, wasErasedSince, onAppended, changes: { fence: new Fence(), hints } }),
       eventsApi(database, codec),
@@ -110,6 +111,7 @@ await runService(async () => {
         authenticate: (authorization, believedMs) => access.callers.authenticate(authorization, believedMs),
         logger: app.get(LOGGER),
         isTrustedProxy: config.TRUSTED_PROXIES,
+        onDenied: (principal, operation, from) => access.refusals.denied(principal, operation, from),
       });
       runner = new ProjectionRunner({
         database: system,

@@ -1,6 +1,7 @@
 import type { SystemDatabase } from '@atomo-cc/platform/postgres';
 import type { Redis } from 'ioredis';
 import { LoginBrakes } from './brakes.js';
+import { ApiTokens } from './api-tokens.js';
 import { Callers } from './callers.js';
 import { Logins } from './logins.js';
 import { Refusals } from './refusals.js';
@@ -12,6 +13,7 @@ export interface Access {
   readonly callers: Callers;
   readonly logins: Logins;
   readonly sessions: Sessions;
+  readonly tokens: ApiTokens;
   /** Tells the log of what was refused. */
   readonly refusals: Refusals;
   /** Writes what is still to be told. */
@@ -35,5 +37,6 @@ export function openAccess(system: SystemDatabase, settings: AccessSettings): Ac
   const sessions = new Sessions(system, tokenKeys(settings.secret, settings.acceptedSecrets), settings);
   const refusals = new Refusals(system, settings);
   const logins = new Logins(system, sessions, new LoginBrakes(settings.redis), refusals, settings);
-  return { sessions, logins, callers: new Callers(sessions), refusals, close: () => refusals.close() };
+  const tokens = new ApiTokens(system, settings);
+  return { sessions, tokens, logins, callers: new Callers(sessions, tokens), refusals, close: () => refusals.close() };
 }

@@ -16,6 +16,8 @@ export {
   rotateApiKey,
 } from './api-keys.js';
 export type { ApiKey, ApiKeyPermission, ApiKeyRequest } from './api-keys.js';
+export { ApiTokens, API_TOKEN_PREFIX } from './api-tokens.js';
+export type { ApiToken, NewApiToken } from './api-tokens.js';
 export { Callers } from './callers.js';
 export { Logins } from './logins.js';
 export { hashPassword, verifyPassword } from './passwords.js';
@@ -23,6 +25,7 @@ export { mayUse, requireUse } from './platform-access.js';
 export { requirePerson, requireScope, SCOPES } from './principal.js';
 export type { Origin, Person, Principal, Scope } from './principal.js';
 export { accessEntities, accessMigrations } from './schema.js';
+export type { Refusals } from './refusals.js';
 export { Sessions } from './sessions.js';
 export type { AccessOptions, Grant, OwnSession } from './sessions.js';
 export {

@@ -2,6 +2,7 @@ import type { MigrationInterface, QueryRunner } from 'typeorm';
 import { DEFAULT_TENANT_ID } from '@atomo-cc/kernel';
 import { APP_ROLE, type Migration, runAll, SYSTEM_ROLE, tenantTable } from '@atomo-cc/platform/postgres';
 import { ApiKeys1700000200001, ApiKeyScopes1700000200002 } from './api-keys.js';
+import { ApiTokens1700000240000 } from './api-tokens.js';
 import { Session } from './credentials.js';
 import { User } from './users.js';
 
@@ -102,6 +103,7 @@ export const accessMigrations: Migration[] = [
   ApiKeyScopes1700000200002,
   PasswordChanges1700000210000,
   ManagedUsers1700000220000,
+  ApiTokens1700000240000,
 ];
 
 /** The entities of this package: a process that uses `Sessions` or `findUser` opens its databases with them. */

@@ -6,6 +6,7 @@ import {
   getOperationAST,
   getVariableValues,
   Kind,
+  OperationTypeNode,
   parse,
   validate,
   visit,
@@ -22,7 +23,7 @@ import { useServer, type Extra } from 'graphql-ws/use/ws';
 import { WebSocket, WebSocketServer } from 'ws';
 import { renderGraphiQL } from '@graphql-yoga/render-graphiql';
 import { apiError, API_ERRORS, isCodedError, uuidv7, type CodedError } from '@atomo-cc/kernel';
-import type { Principal } from '@atomo-cc/access';
+import { requireScope, type Origin, type Principal } from '@atomo-cc/access';
 import { callerAddress, type IsTrusted } from '@atomo-cc/platform/config';
 import type { Logger } from '@atomo-cc/platform/logging';
 import { currentTraceparent, isTracing, withSpan } from '@atomo-cc/platform/telemetry';
@@ -55,6 +56,8 @@ export interface ApiServerOptions {
    */
   readonly authenticate: Authenticate;
   readonly logger: Logger;
+  /** Told of each field or operation that was forbidden. */
+  readonly onDenied?: (principal: Principal, operation: string, from: Origin) => void;
   /** Whose word on the addresses of callers counts; nobody's unless given. */
   readonly isTrustedProxy?: IsTrusted;
 }
@@ -77,9 +80,14 @@ export function serveApi(fastify: FastifyInstance, options: ApiServerOptions): {
       parseRequestParams(request).catch((error: Error) => {
         throw apiError('VALIDATION_ERROR', `The request is no GraphQL: ${error.message}.`);
       }),
+    onSubscribe: ({ raw: { apiContext } }, { query }) => {
+      const { principal } = apiContext!;
+      // What is refused before anything is carried out; the handler comes to the same by itself.
+      tellDenials(options, apiContext!, documents.faultsOf(options.schemas.of(principal.role), query));
+    },
     parse: (source) => documents.parse(typeof source === 'string' ? source : source.body),
     validate: (schema, document) => documents.validate(schema, document),
-    execute: (args: ExecutionArgs) => inSpan(args, (own) => documents.execute(own)),
+    execute: (args: ExecutionArgs) => carryOut(options, args, (own) => documents.execute(own)),
     context: (request) => request.raw.apiContext as unknown as Record<string, unknown>,
     onOperation: (request, _args, result) =>
       'errors' in result && result.errors
@@ -131,10 +139,11 @@ export function serveApi(fastify: FastifyInstance, options: ApiServerOptions): {
         variableValues: params.variables ?? {},
         contextValue: context,
       };
+      tellDenials(options, context, errors);
       if (errors.length > 0) results = { errors };
       else if (!operation) results = asErrors(apiError('VALIDATION_ERROR', 'operationName names no operation of it.'));
-      else if (operation === 'subscription') results = await inSpan(args, (own) => subscribers.follow(own));
-      else results = await inSpan(args, (own) => documents.execute(own));
+      else if (operation === 'subscription') results = await carryOut(options, args, (own) => subscribers.follow(own));
+      else results = await carryOut(options, args, (own) => documents.execute(own));
     } catch (error) {
       if (accepted === 'possible') return false;
       results = asErrors(error);
@@ -242,6 +251,10 @@ function serveSockets(
   formatError: FormatError,
 ): { close(): Promise<void> } {
   const sockets = new WebSocketServer({ noServer: true, maxPayload: MAX_MESSAGE_BYTES });
+  const contextOf = ({ principal, request }: SocketFacts): ApiContext => {
+    const address = callerAddress(request, options.isTrustedProxy ?? (() => false));
+    return { principal: principal!, requestId: uuidv7(), ...(address !== undefined && { address }) };
+  };
   const disposable = useServer<Record<string, unknown>, SocketFacts>(
     {
       // Or the reason of an internal error would be told to the subscriber when its socket is closed.
@@ -263,15 +276,9 @@ function serveSockets(
         if (extra.connection) subscribers.forget(extra.connection);
       },
       context: ({ extra, connectionParams }, _id, payload): ApiContext => {
-        const address = callerAddress(extra.request, options.isTrustedProxy ?? (() => false));
         // Of the operation where it says so, else of the connection, which lives through many.
         const traceparent = payload.extensions?.['traceparent'] ?? connectionParams?.['traceparent'];
-        return {
-          principal: extra.principal!,
-          requestId: uuidv7(),
-          ...(address !== undefined && { address }),
-          ...(typeof traceparent === 'string' && { traceparent }),
-        };
+        return { ...contextOf(extra), ...(typeof traceparent === 'string' && { traceparent }) };
       },
       onSubscribe: async (context, _id, payload) => {
         try {
@@ -280,7 +287,10 @@ function serveSockets(
           const document = documents.parse(payload.query);
           const schema = options.schemas.of(context.extra.principal.role);
           const errors = documents.validate(schema, document);
-          if (errors.length > 0) return errors;
+          if (errors.length > 0) {
+            tellDenials(options, contextOf(context.extra), errors);
+            return errors;
+          }
           return {
             schema,
             document,
@@ -291,9 +301,9 @@ function serveSockets(
           return [formatError(error as Error)];
         }
       },
-      execute: ((args: ExecutionArgs) => inSpan(args, (own) => documents.execute(own))) as never,
+      execute: ((args: ExecutionArgs) => carryOut(options, args, (own) => documents.execute(own))) as never,
       // The span is that of the begin: what a subscription sends belongs to the traces of those who caused it.
-      subscribe: ((args: ExecutionArgs) => inSpan(args, (own) => subscribers.follow(own))) as never,
+      subscribe: ((args: ExecutionArgs) => carryOut(options, args, (own) => subscribers.follow(own))) as never,
       onError: (_context, _id, _payload, errors) => errors.map((error) => formatError(error).toJSON()),
       onNext: (_context, _id, _payload, args, result) => {
         if (!result.errors) return undefined;
@@ -368,6 +378,42 @@ function inSpan<Result extends Followed>(
   );
 }
 
+/** Carries out an operation that the caller's token was made for: the one way to it, over whatever transport. */
+async function carryOut<Result extends Followed>(
+  options: ApiServerOptions,
+  args: ExecutionArgs,
+  work: (args: ExecutionArgs) => Result | Promise<Result>,
+): Promise<Result | ExecutionResult> {
+  const refused = beyondScope(args);
+  const result = refused ? { errors: [refused] } : await inSpan(args, work);
+  if ('errors' in result) tellDenials(options, args.contextValue as ApiContext, result.errors);
+  return result;
+}
+
+/** Why a caller's token was not made for an operation; null when it was. */
+function beyondScope({ document, operationName, contextValue }: ExecutionArgs): GraphQLError | null {
+  const operation = getOperationAST(document, operationName);
+  try {
+    requireScope((contextValue as ApiContext).principal, operation?.operation === OperationTypeNode.MUTATION ? 'write' : 'read');
+    return null;
+  } catch (error) {
+    return new GraphQLError((error as Error).message, { nodes: operation ?? null, originalError: error as Error });
+  }
+}
+
+/** Tells of what was forbidden, by the names of fields; of an operation that is forbidden as a whole, by its kind. */
+function tellDenials(options: ApiServerOptions, context: ApiContext, errors: readonly GraphQLError[] = []): void {
+  const { principal, requestId, address } = context;
+  for (const { nodes, path, originalError, extensions } of errors) {
+    const code = isCodedError(originalError) ? originalError.code : extensions?.['code'];
+    if (code !== 'FORBIDDEN') continue;
+    const [node] = nodes ?? [];
+    const field = node?.kind === Kind.FIELD ? node.name.value : path?.[0];
+    const name = field ?? (node?.kind === Kind.OPERATION_DEFINITION ? node.operation : 'operation');
+    options.onDenied?.(principal, String(name), { requestId, ...(address !== undefined && { address }) });
+  }
+}
+
 function authorizationOf(parameters: Readonly<Record<string, unknown>> | undefined): string | undefined {
   const given = parameters?.['authorization'] ?? parameters?.['Authorization'];
   return typeof given === 'string' ? given : undefined;
@@ -398,6 +444,15 @@ class DocumentCache {
     if (this.byText.size >= CACHED_DOCUMENTS) this.byText.delete(this.byText.keys().next().value!);
     this.byText.set(text, document);
     return document;
+  }
+
+  /** What is wrong with a text; nothing where it is not even a document. */
+  faultsOf(schema: GraphQLSchema, text: string): readonly GraphQLError[] {
+    try {
+      return this.validate(schema, this.parse(text));
+    } catch {
+      return [];
+    }
   }
 
   validate(schema: GraphQLSchema, document: DocumentNode): readonly GraphQLError[] {

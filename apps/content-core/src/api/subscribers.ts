@@ -48,8 +48,7 @@ export class Subscribers {
 
   /** Subscribes, unless the user has MAX_SUBSCRIPTIONS. What it answers is to be left by `return()`, or to be read to its end. */
   async follow(args: ExecutionArgs): Promise<Followed> {
-    const { tenantId, userId } = (args.contextValue as ApiContext).principal;
-    const user = `${tenantId} ${userId}`;
+    const user = (args.contextValue as ApiContext).principal.actor;
     const count = this.following.get(user) ?? 0;
     if (count >= MAX_SUBSCRIPTIONS) {
       throw apiError('RATE_LIMITED', `You follow ${count} subscriptions already. Leave some of them.`, {

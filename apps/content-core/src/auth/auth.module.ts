@@ -1,9 +1,10 @@
 import { type DynamicModule, Inject, Module, type OnModuleInit } from '@nestjs/common';
-import { APP_GUARD, APP_PIPE } from '@nestjs/core';
+import { APP_GUARD, APP_PIPE, HttpAdapterHost } from '@nestjs/core';
+import type { FastifyInstance } from 'fastify';
 import { type Access, Callers, ensureFirstAdmin, Logins, Sessions } from '@atomo-cc/access';
 import { SystemDatabase } from '@atomo-cc/platform/postgres';
 import { AuthController } from './auth.controller.js';
-import { BearerGuard } from './bearer.guard.js';
+import { BearerGuard, tellDenials } from './bearer.guard.js';
 import { requestValidation } from './request-validation.js';
 
 /** What authentication is set up with. */
@@ -22,6 +23,7 @@ const SETTINGS = Symbol('auth settings');
 @Module({})
 export class AuthModule implements OnModuleInit {
   constructor(
+    @Inject(HttpAdapterHost) private readonly http: HttpAdapterHost,
     @Inject(SETTINGS) private readonly settings: AuthSettings,
     @Inject(SystemDatabase) private readonly system: SystemDatabase,
   ) {}
@@ -42,6 +44,7 @@ export class AuthModule implements OnModuleInit {
   }
 
   async onModuleInit(): Promise<void> {
+    tellDenials(this.http.httpAdapter.getInstance<FastifyInstance>(), this.settings.access.refusals);
     await ensureFirstAdmin(this.system, this.settings.admin);
   }
 }

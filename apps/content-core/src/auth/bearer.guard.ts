@@ -1,8 +1,8 @@
 import { type CanActivate, type ExecutionContext, Inject, Injectable, SetMetadata } from '@nestjs/common';
 import { Reflector } from '@nestjs/core';
-import type { FastifyRequest } from 'fastify';
+import type { FastifyInstance, FastifyRequest } from 'fastify';
 import { apiError } from '@atomo-cc/kernel';
-import { Callers, type Principal, requireScope } from '@atomo-cc/access';
+import { Callers, type Principal, type Refusals, requireScope } from '@atomo-cc/access';
 
 const PUBLIC = Symbol('public');
 /** Beside the requests, not on them: nothing that came over the wire can ever be taken for a principal. */
@@ -21,6 +21,16 @@ export function principalOf(request: FastifyRequest): Principal {
   return principal;
 }
 
+/** Lets the log know of each request of a known caller that was answered FORBIDDEN. */
+export function tellDenials(fastify: FastifyInstance, refusals: Refusals): void {
+  fastify.addHook('onResponse', async (request, reply) => {
+    const principal = principals.get(request);
+    if (reply.statusCode !== 403 || !principal) return;
+    const route = request.routeOptions.url ?? 'none';
+    refusals.denied(principal, `${request.method} ${route}`, { address: request.ip, requestId: request.id });
+  });
+}
+
 /** Asks every Nest route for a bearer token, unless it is `Public`. Plain Fastify routes have to ask by themselves. */
 @Injectable()
 export class BearerGuard implements CanActivate {
@@ -33,8 +43,8 @@ export class BearerGuard implements CanActivate {
     if (this.reflector.getAllAndOverride<boolean>(PUBLIC, [context.getHandler(), context.getClass()])) return true;
     const request = context.switchToHttp().getRequest<FastifyRequest>();
     const principal = await this.callers.authenticate(request.headers.authorization);
-    requireScope(principal, request.method === 'GET' || request.method === 'HEAD' ? 'read' : 'write');
     principals.set(request, principal);
+    requireScope(principal, request.method === 'GET' || request.method === 'HEAD' ? 'read' : 'write');
     return true;
   }
 }
