@@ -54,6 +54,7 @@ export type { SchemaDeclaration } from './define-schema.js';
 export type { SchemaFault } from './faults.js';
 export {
   ADMIN,
+  blocksViewOf,
   columnOf,
   DEFAULT_MAX_LENGTH,
   fieldNamed,

@@ -287,6 +287,13 @@ export function inputName(field: Pick<FieldDefinition, 'name' | 'type'>): string
   return field.type === 'relation' ? `${field.name}Id` : field.name;
 }
 
+/** The name under which the API has a field's blocks by their types: `bodyBlocks`. Null where it has no blocks, or that name is another's. */
+export function blocksViewOf(model: ModelDefinition, field: FieldDefinition): string | null {
+  const name = `${field.name}Blocks`;
+  const others = [...model.fields, ...model.relations, ...model.computed];
+  return field.type === 'blocks' && !others.some((other) => other.name === name) ? name : null;
+}
+
 /** For each model, the names that its fields had before with those of today, as events have them (`inputName`). */
 export function formerNames(schema: SchemaDefinition): Map<string, Map<string, string>> {
   return new Map(

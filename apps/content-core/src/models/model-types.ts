@@ -9,6 +9,7 @@ import {
   GraphQLNonNull,
   GraphQLObjectType,
   GraphQLString,
+  GraphQLUnionType,
   type GraphQLFieldConfig,
   type GraphQLFieldConfigMap,
   type GraphQLInputFieldConfigMap,
@@ -16,11 +17,13 @@ import {
   type GraphQLScalarType,
 } from 'graphql';
 import {
+  blocksViewOf,
   followsField,
   inputName,
   isDemanded,
   linksOf,
   ownFieldsOf,
+  type BlockDefinition,
   type FieldDefinition,
   type ModelDefinition,
   type RelationDefinition,
@@ -59,6 +62,7 @@ export class ModelTypes {
           fields: () => ({
             ...this.own(model),
             ...Object.fromEntries(model.fields.flatMap((field) => this.outputFields(model, field))),
+            ...Object.fromEntries(model.fields.flatMap((field) => this.blocksView(model, field))),
             ...Object.fromEntries(
               model.computed.map(({ name, description }) => [name, { type: GraphQLString, description }]),
             ),
@@ -243,6 +247,87 @@ export class ModelTypes {
     return [[...own], [field.name, { type: this.record(target), description: field.description }]];
   }
 
+  /** The blocks of a field by their types; the field itself has them as the JSON in which they are written. */
+  private blocksView(model: ModelDefinition, field: FieldDefinition): [string, GraphQLFieldConfig<unknown, unknown>][] {
+    const name = blocksViewOf(model, field);
+    if (name === null) return [];
+    const described = field.description === null ? '' : `${field.description} `;
+    return [
+      [
+        name,
+        {
+          type: this.blockList(model, `${model.name}${capital(field.name)}Block`, field),
+          description: `${described}The blocks of ${field.name} by their types, in their order.`,
+          resolve: (source) => (source as Readonly<Record<string, unknown>>)[field.name],
+        },
+      ],
+    ];
+  }
+
+  private blockList(model: ModelDefinition, name: string, field: FieldDefinition) {
+    const blocks = model.blocks.filter((block) => field.blocks!.includes(block.name));
+    const union = this.once(
+      name,
+      () =>
+        new GraphQLUnionType({
+          name,
+          description: `What may stand in ${field.name}.`,
+          types: () => [...blocks.map((block) => this.block(model, block)), this.unknownBlock()],
+          resolveType: (value) => {
+            const { type } = value as { readonly type?: unknown };
+            return blocks.some((block) => block.name === type) ? `${String(type)}Block` : 'UnknownBlock';
+          },
+        }),
+    );
+    return new GraphQLList(new GraphQLNonNull(union));
+  }
+
+  private block(model: ModelDefinition, block: BlockDefinition): GraphQLObjectType {
+    return this.once(
+      `${block.name}Block`,
+      (name) =>
+        new GraphQLObjectType({
+          name,
+          description: block.description,
+          fields: () => ({
+            type: { type: new GraphQLNonNull(GraphQLString), description: block.name },
+            ...Object.fromEntries(
+              block.fields.map((field) => [
+                field.name,
+                {
+                  type:
+                    field.type === 'blocks'
+                      ? this.blockList(model, `${name}${capital(field.name)}`, field)
+                      : this.scalar({ name }, field),
+                  description: field.description,
+                },
+              ]),
+            ),
+          }),
+        }),
+    );
+  }
+
+  /** So that content outlives a change of the schema. */
+  private unknownBlock(): GraphQLObjectType {
+    return this.once(
+      'UnknownBlock',
+      (name) =>
+        new GraphQLObjectType({
+          name,
+          description: 'A block of a type that may stand here no more.',
+          fields: {
+            type: { type: new GraphQLNonNull(GraphQLString), description: 'The type that it had.' },
+            value: {
+              type: new GraphQLNonNull(JsonScalar),
+              description: 'All of it, as it was written.',
+              resolve: (source) => source as unknown,
+            },
+          },
+        }),
+    );
+  }
+
   /** The records of a list relation, below a record. The compiler has made all lists that were asked for, by their arguments. */
   private list({ name, target: targetName, description }: RelationDefinition): GraphQLFieldConfig<unknown, unknown> {
     const target = this.target(targetName);
@@ -294,7 +379,7 @@ export class ModelTypes {
     );
   }
 
-  private scalar(model: ModelDefinition, field: FieldDefinition): GraphQLScalarType | GraphQLEnumType {
+  private scalar(model: Pick<ModelDefinition, 'name'>, field: FieldDefinition): GraphQLScalarType | GraphQLEnumType {
     switch (field.type) {
       case 'text':
       case 'richText':

@@ -1,5 +1,6 @@
 import { apiError, isUuid, type CodedError } from '@atomo-cc/kernel';
 import {
+  blocksViewOf,
   columnOf,
   conditionSql,
   expressionSql,
@@ -727,7 +728,10 @@ function record(
   copies: number,
 ): RecordParts {
   let joins = '';
-  const columns = [...selection].flatMap(([name, below]) => {
+  const views = new Map(model.fields.map((field) => [blocksViewOf(model, field), field.name]));
+  // What is asked for in both forms is read once.
+  const stored = new Map([...selection].map(([name, below]) => [views.get(name) ?? name, below]));
+  const columns = [...stored].flatMap(([name, below]) => {
     if (name === '__typename') return [`${sqlLiteral(model.name)} as "__typename"`];
     const field = model.fields.find((candidate) => candidate.type === 'relation' && candidate.name === name);
     if (field) {
