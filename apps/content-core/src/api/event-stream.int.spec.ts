@@ -156,6 +156,8 @@ test.each([
   ['VALIDATION_ERROR', 'subscription {'],
   ['VALIDATION_ERROR', 'subscription { nothing }'],
   ['VALIDATION_ERROR', 'subscription a { ticks } subscription b { ticks }'],
+  ['VALIDATION_ERROR', 'subscription ($no: Boolean = false) { three @include(if: $no) }'],
+  ['VALIDATION_ERROR', 'subscription { ...F } fragment F on Subscription { ... @skip(if: true) { three } }'],
   ['NOT_FOUND', 'subscription { refusing }'],
   ['INTERNAL_ERROR', 'subscription { breaking }'],
   ['QUERY_TOO_COMPLEX', `{ hello } #${'x'.repeat(100_000)}`],

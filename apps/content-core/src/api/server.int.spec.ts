@@ -176,6 +176,8 @@ describe('GraphQL over HTTP', () => {
       headers: { accept: 'application/json', ...TOKEN },
     });
     expect(response.status).toBe(405);
+    expect(response.headers.get('allow')).toBe('POST');
+    expect(await response.json()).toMatchObject({ errors: [{ extensions: { code: 'VALIDATION_ERROR' } }] });
   });
 
   test('a subscription by POST is refused', async () => {
@@ -528,6 +530,7 @@ describe('subscriptions', () => {
     ['VALIDATION_ERROR', 'subscription {'],
     ['VALIDATION_ERROR', 'subscription { nothing }'],
     ['VALIDATION_ERROR', 'query ($n: Int) { echo(n: $n) }'],
+    ['VALIDATION_ERROR', 'subscription { ticks @skip(if: true) }'],
     ['QUERY_TOO_COMPLEX', `{ hello } #${'x'.repeat(100_000)}`],
   ])('one that fails (case %#, %s) does so with its code and without a word of ours', async (code, query) => {
     const { socket, messages } = await rawSocket();

@@ -7,7 +7,7 @@ import {
   getVariableValues,
   Kind,
   OperationTypeNode,
-  parse,
+  specifiedRules,
   validate,
   visit,
   type DocumentNode,
@@ -27,6 +27,7 @@ import { requireScope, type Origin, type Principal } from '@atomo-cc/access';
 import { callerAddress, type IsTrusted } from '@atomo-cc/platform/config';
 import type { Logger } from '@atomo-cc/platform/logging';
 import { currentTraceparent, isTracing, withSpan } from '@atomo-cc/platform/telemetry';
+import { brokenLimit, MAX_DEPTH, readDocument, tooDeepVariable, UnconditionalSubscription } from './document-limits.js';
 import { eventStreamIn, sendEventStream, type EventStream } from './event-stream.js';
 import type { ApiContext } from './part.js';
 import { lackingIn, type RoleSchemas } from './role-schemas.js';
@@ -35,8 +36,6 @@ import { Subscribers, type Authenticate, type Connection, type Followed } from '
 
 /** Documents that are kept parsed, checked and compiled. An application has a few hundred; ten thousand random ones cannot fill the memory. */
 const CACHED_DOCUMENTS = 1_000;
-/** A longer document is no hand-written query; GraphiQL's introspection has 2,000 characters. */
-const MAX_DOCUMENT_CHARACTERS = 100_000;
 /** Faults of variables that one answer lists. */
 const MAX_VARIABLE_ERRORS = 20;
 /** A subscriber that does not say who it is within this time is cut. */
@@ -114,7 +113,8 @@ export function serveApi(fastify: FastifyInstance, options: ApiServerOptions): {
     if (accepted !== 'no' && (await answerByStream(request, reply, accepted))) return reply;
     const [body, init] = await handle(toHandle(request, accepted === 'wanted'));
     reply.status(init.status).headers(init.headers ?? {});
-    if (body !== null || init.status < 400) return reply.send(body ?? '');
+    // What refuses the method itself has no code.
+    if (init.status !== 405 && (body !== null || init.status < 400)) return reply.send(body ?? '');
     return reply.send({ errors: [formatError(refusedRequest(init.status, request, init.statusText))] });
   };
 
@@ -427,6 +427,8 @@ interface Prepared {
   readonly operations: Map<string, Compiled>;
 }
 
+const RULES = [...specifiedRules, UnconditionalSubscription];
+
 /** Parsed, checked and compiled documents by their text and the schema: the same query is prepared once. */
 class DocumentCache {
   private readonly byText = new Map<string, DocumentNode>();
@@ -435,12 +437,7 @@ class DocumentCache {
   parse(text: string): DocumentNode {
     const known = this.byText.get(text);
     if (known) return known;
-    if (text.length > MAX_DOCUMENT_CHARACTERS) {
-      throw new GraphQLError(`The document has more than ${MAX_DOCUMENT_CHARACTERS} characters.`, {
-        extensions: { code: 'QUERY_TOO_COMPLEX' },
-      });
-    }
-    const document = unlessTooDeep(() => parse(text));
+    const document = unlessTooDeep(() => readDocument(text));
     if (this.byText.size >= CACHED_DOCUMENTS) this.byText.delete(this.byText.keys().next().value!);
     this.byText.set(text, document);
     return document;
@@ -458,14 +455,16 @@ class DocumentCache {
   validate(schema: GraphQLSchema, document: DocumentNode): readonly GraphQLError[] {
     const prepared = this.prepared(schema, document);
     if (!prepared.errors) {
-      const lacking = lackingIn(schema, document);
-      prepared.errors = lacking ? [lacking] : unlessTooDeep(() => validate(schema, document));
+      const refused = brokenLimit(document) ?? lackingIn(schema, document);
+      prepared.errors = refused ? [refused] : validate(schema, document, RULES);
     }
     return prepared.errors;
   }
 
   execute(args: ExecutionArgs) {
     const { schema } = args;
+    const tooDeep = tooDeepVariable(args.variableValues);
+    if (tooDeep) return { errors: [tooDeep] };
     const name = args.operationName ?? '';
     const { operations } = this.prepared(schema, args.document);
     let compiled = operations.get(name);
@@ -514,7 +513,8 @@ function unlessTooDeep<Result>(read: () => Result): Result {
     return read();
   } catch (error) {
     if (!isTooDeep(error)) throw error;
-    throw new GraphQLError('The document is nested too deeply.', { extensions: { code: 'QUERY_TOO_COMPLEX' } });
+    const extensions = { code: 'QUERY_TOO_COMPLEX', limit: 'MAX_DEPTH', max: MAX_DEPTH };
+    throw new GraphQLError('The document is nested too deeply.', { extensions });
   }
 }
 

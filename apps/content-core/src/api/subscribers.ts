@@ -1,6 +1,7 @@
-import { subscribe, type ExecutionArgs, type ExecutionResult } from 'graphql';
+import { GraphQLError, subscribe, type ExecutionArgs, type ExecutionResult } from 'graphql';
 import { apiError, isCodedError } from '@atomo-cc/kernel';
 import type { Principal } from '@atomo-cc/access';
+import { tooDeepVariable } from './document-limits.js';
 import type { ApiContext } from './part.js';
 
 /** How often the sessions of open connections are looked at: one that has ended ends what is open. */
@@ -48,13 +49,15 @@ export class Subscribers {
 
   /** Subscribes, unless the user has MAX_SUBSCRIPTIONS. What it answers is to be left by `return()`, or to be read to its end. */
   async follow(args: ExecutionArgs): Promise<Followed> {
+    const tooDeep = tooDeepVariable(args.variableValues);
+    if (tooDeep) return { errors: [tooDeep] };
     const user = (args.contextValue as ApiContext).principal.actor;
     const count = this.following.get(user) ?? 0;
     if (count >= MAX_SUBSCRIPTIONS) {
-      throw apiError('RATE_LIMITED', `You follow ${count} subscriptions already. Leave some of them.`, {
-        limit: 'MAX_SUBSCRIPTIONS',
-        max: MAX_SUBSCRIPTIONS,
-      });
+      const details = { limit: 'MAX_SUBSCRIPTIONS', max: MAX_SUBSCRIPTIONS };
+      return refused(
+        apiError('RATE_LIMITED', `You follow ${count} subscriptions already. Leave some of them.`, details),
+      );
     }
     this.following.set(user, count + 1);
     let isOver = false;
@@ -72,7 +75,7 @@ export class Subscribers {
       return results;
     } catch (error) {
       over();
-      throw error;
+      return refused(error as Error);
     }
   }
 
@@ -97,6 +100,11 @@ export class Subscribers {
     this.connections.delete(connection);
     connection.end();
   }
+}
+
+/** As an answer: a socket would be closed for an error that is thrown, with all else that goes over it. */
+function refused(error: Error): ExecutionResult {
+  return { errors: [new GraphQLError(error.message, { originalError: error })] };
 }
 
 /** The results of a subscription; tells when they are over, however that comes. */
