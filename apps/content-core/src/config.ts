@@ -108,3 +108,10 @@ export function replayConfig(environment?: Readonly<Record<string, string | unde
   const { ATOMO_MODE, ENCRYPTION_KEY } = variables;
   return { ENCRYPTION_KEY: encryptionKeyOf(loadConfig({ ATOMO_MODE, ENCRYPTION_KEY }, environment)) };
 }
+
+/** What the deletion of a tenant needs besides: every place where something of a tenant is kept. @throws CodedError CONFIG_INVALID */
+export function tenantPlacesConfig(environment?: Readonly<Record<string, string | undefined>>) {
+  const { REDIS_URL, ATOMO_MODE } = variables;
+  const config = loadConfig({ REDIS_URL, ATOMO_MODE, ...memoryVariables, ...blobVariables }, environment);
+  return { ...config, MEMORY_URI: requireReachableMemory(config) };
+}

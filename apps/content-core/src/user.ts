@@ -1,7 +1,6 @@
 // The process behind `npm run user`: makes a user, or changes the one with an address, and ends. A process of its own because the
 // roles are the schema's, and nothing imports an app. Ends with 0 when it is as it was wanted, else with 1.
 import { randomBytes } from 'node:crypto';
-import os from 'node:os';
 import { text } from 'node:stream/consumers';
 import { inspect, parseArgs } from 'node:util';
 import { accessEntities, Accounts, type User } from '@atomo-cc/access';
@@ -12,6 +11,7 @@ import { migrate, openAppDatabase, openSystemDatabase, type Tx } from '@atomo-cc
 import { replayConfig, tablesConfig } from './config.js';
 import { contentCoreMigrations } from './migrations.js';
 import { loadSchema } from './models/index.js';
+import { operator } from './operator.js';
 
 /** Of a password that is made up: 144 bits, which nobody guesses, in 24 characters. */
 const PASSWORD_BYTES = 18;
@@ -75,10 +75,7 @@ async function findTenant(tx: Tx, { email, tenant }: Wanted): Promise<TenantId> 
 }
 
 async function apply(accounts: Accounts, tenant: TenantId, wanted: Wanted): Promise<void> {
-  const by = {
-    actor: `operator:${userName()}`,
-    ...(wanted.reason !== undefined && { reason: wanted.reason }),
-  };
+  const by = operator(wanted.reason);
   const known = await accounts.find(tenant, wanted.email);
   const { role, name, disable, enable } = wanted;
   if (!known) {
@@ -104,15 +101,6 @@ async function passwordOf({ password }: Wanted, mayMakeUp: boolean): Promise<Pas
   if (password === '-') return { text: (await text(process.stdin)).replace(/\r?\n[^]*$/, ''), isMadeUp: false };
   if (password !== undefined || !mayMakeUp) return { text: password ?? '', isMadeUp: false };
   return { text: randomBytes(PASSWORD_BYTES).toString('base64url'), isMadeUp: true };
-}
-
-/** Who has typed the command; a container may run under a number that has no name. */
-function userName(): string {
-  try {
-    return os.userInfo().username;
-  } catch {
-    return String(process.getuid?.() ?? 'unknown');
-  }
 }
 
 function isAlike(before: User, after: User): boolean {

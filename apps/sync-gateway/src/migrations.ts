@@ -1,4 +1,4 @@
-import { ApiKeys1700000200001, ApiKeyScopes1700000200002 } from '@atomo-cc/access';
+import { accessMigrations } from '@atomo-cc/access';
 import type { Migration } from '@atomo-cc/platform/postgres';
 import { StoreBlobs1700000300003 } from './contents/index.js';
 import { FileContents1700000300004, StoreFiles1700000300002 } from './files/index.js';
@@ -6,8 +6,7 @@ import { Stores1700000300001 } from './stores/index.js';
 
 /** Everything the gateway's tables need, in order. */
 export const gatewayMigrations: readonly Migration[] = [
-  ApiKeys1700000200001,
-  ApiKeyScopes1700000200002,
+  ...accessMigrations,
   Stores1700000300001,
   StoreFiles1700000300002,
   StoreBlobs1700000300003,

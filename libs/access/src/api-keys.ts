@@ -2,6 +2,7 @@ import { createHash, randomBytes } from 'node:crypto';
 import type { MigrationInterface, QueryRunner } from 'typeorm';
 import { tenantId, uuidv7, type TenantId } from '@atomo-cc/kernel';
 import { runAll, tenantTable, type Tx } from '@atomo-cc/platform/postgres';
+import { ofOpenTenant } from './tenants.js';
 
 /** Random bytes of a key: 192 bits cannot be guessed, so one SHA-256 is the right way to store it (slow hashes are for passwords). */
 const SECRET_BYTES = 24;
@@ -82,7 +83,7 @@ export class ApiKeyScopes1700000200002 implements MigrationInterface {
 }
 
 /** What makes a key open something. Every question whether a key still holds goes by this. */
-const HOLDS = 'revoked_at is null and (expires_at is null or expires_at > now())';
+const HOLDS = `revoked_at is null and (expires_at is null or expires_at > now()) and ${ofOpenTenant('api_keys')}`;
 
 interface KeyRow {
   id: string;
@@ -194,7 +195,7 @@ export async function deleteStoreApiKeys(tx: Tx, storeId: string): Promise<strin
 
 /**
  * The key with this hash, whatever its tenant: who asks does not know the tenant yet, so `tx` is one of the system role.
- * Null when it is unknown, revoked or expired.
+ * Null when it is unknown, revoked or expired, or its tenant is suspended.
  */
 export async function findApiKeyByHash(tx: Tx, hash: string): Promise<ApiKey | null> {
   const [row] = await tx.query<KeyRow>(`select ${COLUMNS} from api_keys where key_hash = $1 and ${HOLDS}`, [hash]);
@@ -205,7 +206,7 @@ export async function findApiKeyByHash(tx: Tx, hash: string): Promise<ApiKey | n
   return keyOf(row);
 }
 
-/** Those of `ids` that still hold (not revoked, not expired), whatever their tenant; `tx` is one of the system role. */
+/** Those of `ids` that still hold (not revoked, not expired, of no suspended tenant), whatever their tenant; `tx` is one of the system role. */
 export async function activeApiKeys(tx: Tx, ids: readonly string[]): Promise<Set<string>> {
   const rows = await tx.query<{ id: string }>(`select id from api_keys where id = any($1::uuid[]) and ${HOLDS}`, [ids]);
   return new Set(rows.map((row) => row.id));

@@ -11,6 +11,7 @@ import { openAccess } from './access.js';
 import type { NewApiToken } from './api-tokens.js';
 import { type Person, requirePerson, requireScope } from './principal.js';
 import { accessEntities, accessMigrations } from './schema.js';
+import { setSuspended } from './tenants.js';
 import { ensureFirstAdmin } from './users.js';
 
 const ADMIN = { email: 'ada@example.com', password: 'a long passphrase' };
@@ -95,6 +96,17 @@ test('a revoked token stops within 5 s where it is remembered, and at once where
   now += 5_000;
   await expect(there.callers.authenticate(`Bearer ${token}`)).rejects.toMatchObject(UNAUTHENTICATED);
   expect(await here.tokens.list(app, me)).toEqual([]);
+});
+
+test('a token of a suspended tenant stops within 5 s, and works again when that is over', async () => {
+  const { token } = await make();
+  const there = aProcess();
+  await there.callers.authenticate(`Bearer ${token}`);
+  await setSuspended(system, 'default', true, { actor: 'operator:test' });
+  now += 5_000;
+  await expect(there.callers.authenticate(`Bearer ${token}`)).rejects.toMatchObject(UNAUTHENTICATED);
+  await setSuspended(system, 'default', false, { actor: 'operator:test' });
+  await there.callers.authenticate(`Bearer ${token}`);
 });
 
 test('a token runs out to the moment, also where it is remembered', async () => {

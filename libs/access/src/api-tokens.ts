@@ -14,6 +14,7 @@ import { recordAccess } from './access-log.js';
 import { Beliefs } from './beliefs.js';
 import { type Origin, type Person, type Principal, type Scope, SCOPES } from './principal.js';
 import type { AccessOptions } from './sessions.js';
+import { ofOpenTenant } from './tenants.js';
 import { invalidAccessToken, secretHash } from './tokens.js';
 import { ADMIN_ROLE } from './users.js';
 
@@ -103,7 +104,7 @@ interface TokenRow {
 }
 
 const COLUMNS = 'id, tenant_id, name, prefix, role, scopes, created_at, expires_at, last_used_at';
-const HOLDS = 'revoked_at is null and (expires_at is null or expires_at > $1)';
+const HOLDS = `revoked_at is null and (expires_at is null or expires_at > $1) and ${ofOpenTenant('api_tokens')}`;
 
 function tokenOf(row: TokenRow): ApiToken {
   const { id, name, prefix, role, scopes } = row;

@@ -13,6 +13,7 @@ import {
 import type { TenantId, UserId } from '@atomo-cc/kernel';
 import type { SystemDatabase, Tx } from '@atomo-cc/platform/postgres';
 import { addressBlock } from './brakes.js';
+import { ofOpenTenant, Tenant } from './tenants.js';
 import { normalEmail, User } from './users.js';
 
 /** Addresses of an account that are looked through. */
@@ -33,6 +34,10 @@ export class Session {
   @ManyToOne(() => User)
   @JoinColumn({ name: 'user_id' })
   user!: Relation<User>;
+
+  @ManyToOne(() => Tenant)
+  @JoinColumn({ name: 'tenant_id' })
+  tenant!: Relation<Tenant>;
 
   /** SHA-256, in hex, of the part of the refresh token that stays; finds the session. */
   @Column('text', { name: 'family_hash' })
@@ -62,8 +67,13 @@ export class Session {
   userAgent!: string | null;
 }
 
-/** Those of a user's sessions that hold at `at`. */
-const holding = (at: Date) => ({ revokedAt: IsNull(), expiresAt: MoreThan(at), user: { disabledAt: IsNull() } });
+/** Those sessions that hold at `at`: neither the user nor the tenant is shut out. */
+const holding = (at: Date) => ({
+  revokedAt: IsNull(),
+  expiresAt: MoreThan(at),
+  user: { disabledAt: IsNull() },
+  tenant: { suspendedAt: IsNull() },
+});
 
 /**
  * Looks up who someone is before it is known which tenant they belong to, and keeps sessions and the hashes of passwords, which
@@ -118,7 +128,7 @@ export class Credentials {
  */
 export async function isStillHash(tx: Tx, { id, passwordHash }: User): Promise<boolean> {
   const rows = await tx.query(
-    'select 1 from users where id = $1 and password_hash = $2 and disabled_at is null for share',
+    `select 1 from users where id = $1 and password_hash = $2 and disabled_at is null and ${ofOpenTenant('users')} for share`,
     [id, passwordHash],
   );
   return rows.length > 0;
@@ -127,7 +137,7 @@ export async function isStillHash(tx: Tx, { id, passwordHash }: User): Promise<b
 /** Stores a new session, and forgets those of the same user that ended by time. */
 export async function openSession(
   tx: Tx,
-  session: Omit<Session, 'user' | 'createdAt' | 'refreshedAt' | 'revokedAt'>,
+  session: Omit<Session, 'user' | 'tenant' | 'createdAt' | 'refreshedAt' | 'revokedAt'>,
   at: Date,
 ): Promise<void> {
   const sessions = tx.repository(Session);

@@ -5,8 +5,6 @@ export { Accounts } from './accounts.js';
 export type { AccountChange, NewAccount } from './accounts.js';
 export {
   activeApiKeys,
-  ApiKeys1700000200001,
-  ApiKeyScopes1700000200002,
   deleteStoreApiKeys,
   findApiKeyByHash,
   hashApiKey,
@@ -37,3 +35,15 @@ export {
   LONGEST_PASSWORD,
   User,
 } from './users.js';
+export { isPlan, PLANS } from './plans.js';
+export type { Plan, PlanLimits } from './plans.js';
+export {
+  beginDeletion,
+  createTenant,
+  findTenant,
+  listTenants,
+  ofOpenTenant,
+  setPlan,
+  setSuspended,
+  Tenant,
+} from './tenants.js';

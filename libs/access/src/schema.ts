@@ -4,6 +4,7 @@ import { APP_ROLE, type Migration, runAll, SYSTEM_ROLE, tenantTable } from '@ato
 import { ApiKeys1700000200001, ApiKeyScopes1700000200002 } from './api-keys.js';
 import { ApiTokens1700000240000 } from './api-tokens.js';
 import { Session } from './credentials.js';
+import { Tenant } from './tenants.js';
 import { User } from './users.js';
 
 /** Tenants, users and sessions. */
@@ -96,6 +97,30 @@ class ManagedUsers1700000220000 implements MigrationInterface {
   }
 }
 
+/** What a tenant pays for, and whether its people get in. Tenants that are there already have no limits. */
+class TenantLife1700000230000 implements MigrationInterface {
+  name = 'TenantLife1700000230000';
+
+  async up(runner: QueryRunner): Promise<void> {
+    await runAll(runner, [
+      `alter table tenants
+         add column plan text not null default 'enterprise' check (plan in ('free', 'solo', 'team', 'enterprise')),
+         add column suspended_at timestamptz,
+         add column deleting_at timestamptz,
+         add check (deleting_at is null or suspended_at is not null)`,
+      `alter table tenants alter column plan set default 'free'`,
+      `grant insert, update (plan, suspended_at, deleting_at) on tenants to ${SYSTEM_ROLE}`,
+    ]);
+  }
+
+  async down(runner: QueryRunner): Promise<void> {
+    await runAll(runner, [
+      `revoke insert, update (plan, suspended_at, deleting_at) on tenants from ${SYSTEM_ROLE}`,
+      'alter table tenants drop column deleting_at, drop column suspended_at, drop column plan',
+    ]);
+  }
+}
+
 /** All tables of this package, in order. */
 export const accessMigrations: Migration[] = [
   Access1700000200000,
@@ -103,8 +128,9 @@ export const accessMigrations: Migration[] = [
   ApiKeyScopes1700000200002,
   PasswordChanges1700000210000,
   ManagedUsers1700000220000,
+  TenantLife1700000230000,
   ApiTokens1700000240000,
 ];
 
 /** The entities of this package: a process that uses `Sessions` or `findUser` opens its databases with them. */
-export const accessEntities = [User, Session] as const;
+export const accessEntities = [User, Session, Tenant] as const;

@@ -96,6 +96,16 @@ export const ACCESS_EVENT_VERSIONS = {
   userDeleted: 1,
   /** Somebody else has set a user's password, and ended their sessions: `{}`. */
   passwordReset: 1,
+  /** A tenant was made: `{name, slug, plan}`. */
+  tenantCreated: 1,
+  /** What became different of a tenant: `{plan}`. */
+  tenantChanged: 1,
+  /** Everybody of a tenant was shut out: `{}`. */
+  tenantSuspended: 1,
+  /** They were let in again: `{}`. */
+  tenantResumed: 1,
+  /** The deletion of a tenant began: `{slug}`; in the log of the default tenant, because its own goes with it. */
+  tenantDeleted: 1,
 } as const;
 /** A kind of event about those who may come in. */
 export type AccessEventKind = keyof typeof ACCESS_EVENT_VERSIONS;

@@ -130,6 +130,11 @@ const ACCESS_UPCASTERS: Readonly<Record<AccessEventKind, EventShape['upcasters']
   userChanged: {},
   userDeleted: {},
   passwordReset: {},
+  tenantCreated: {},
+  tenantChanged: {},
+  tenantSuspended: {},
+  tenantResumed: {},
+  tenantDeleted: {},
 };
 
 function shapesOf<Kind extends string>(

@@ -1,3 +1,6 @@
+import { rm } from 'node:fs/promises';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
 import {
   connect,
   Index,
@@ -198,6 +201,30 @@ export class SemanticStore {
         .limit(limit)
         .toArray();
       return rows.map((row) => ({ id: row.id, score: row._score }));
+    });
+  }
+
+  /**
+   * Removes all that is kept of a tenant, with its folder where that is on a local disk. Only for a tenant that nothing writes for
+   * any more. Again for one of which nothing is left changes nothing.
+   * @throws CodedError MEMORY_STORE_FAILED
+   */
+  async remove(tenant: TenantId): Promise<void> {
+    await this.guard(async () => {
+      const former = this.open.get(tenant);
+      this.open.delete(tenant);
+      this.unoptimised.delete(tenant);
+      if (former) closeTable(await former.catch(() => null));
+      const connection = await this.connect(tenant);
+      try {
+        await connection.dropAllTables();
+      } finally {
+        connection.close();
+      }
+      const { uri } = this.options;
+      // Of a local folder LanceDB leaves the empty one; on object storage there are no folders.
+      const folder = uri.startsWith('file://') ? fileURLToPath(uri) : uri;
+      if (!/^[a-z0-9+-]+:\/\//i.test(folder)) await rm(path.join(folder, tenant), { recursive: true, force: true });
     });
   }
 

@@ -199,3 +199,24 @@ describe('tenants', () => {
     });
   });
 });
+
+describe('a suspended tenant', () => {
+  it('is cut off within 5 s, whatever it has open, and goes on where it was when it is resumed', async () => {
+    const tenant = '00000000-0000-7000-8000-0000000000ab' as TenantId;
+    await database.asOwner(`insert into tenants (id, name, slug) values ($1, 'Shut', 'shut')`, [tenant]);
+    const { key } = await (await gateway.aStore(`?tenantId=${tenant}`)).aKey();
+    const other = await (await gateway.aStore()).aKey();
+    const [client, untouched] = [await gateway.connect(key), await gateway.connect(other.key)];
+    await client.send('modified-file', { path: 'a.md', content: 'before' });
+    const cut = client.disconnected();
+    await database.asOwner('update tenants set suspended_at = now() where id = $1', [tenant]);
+    const from = performance.now();
+    expect(await cut).toBe('io server disconnect');
+    expect(performance.now() - from).toBeLessThan(5_000);
+    expect(await gateway.file(key, 'a.md')).toMatchObject(error(401, 'UNAUTHORIZED'));
+    await expect(gateway.connect(key)).rejects.toThrow(/key/i);
+    expect(untouched.socket.connected).toBe(true);
+    await database.asOwner('update tenants set suspended_at = null where id = $1', [tenant]);
+    expect((await gateway.file(key, 'a.md')).body.content).toBe('before');
+  });
+});

@@ -184,6 +184,13 @@ export class BlobStore {
     await this.database.transaction(tenant, (tx) => tx.execute('delete from blobs where id = $1', [id]));
   }
 
+  /** Removes all blobs of a tenant with their bytes, wherever they are; one after the other, so it may be called again. */
+  async deleteAll(tenant: TenantId): Promise<number> {
+    const blobs = await this.database.transaction(tenant, (tx) => tx.query<{ id: string }>('select id from blobs'));
+    for (const { id } of blobs) await this.delete(tenant, id);
+    return blobs.length;
+  }
+
   /** Answers whether the storage of new blobs does; for health checks. */
   async ping(): Promise<void> {
     await (this.remote ?? this.database).ping();

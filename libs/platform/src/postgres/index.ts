@@ -15,3 +15,4 @@ export { Leases1700000001000, releaseLease, takeLease } from './lease.js';
 export type { Lease } from './lease.js';
 export { changeTables, describeConnectFault, migrate, runAll, tenantTable } from './migrate.js';
 export type { Migration } from './migrate.js';
+export { deleteTenantRows, tenantTables } from './tenant-rows.js';

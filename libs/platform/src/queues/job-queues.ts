@@ -1,5 +1,5 @@
 import { Queue } from 'bullmq';
-import { CodedError } from '@atomo-cc/kernel';
+import { CodedError, type TenantId } from '@atomo-cc/kernel';
 import { QUEUES, type QueueDeclaration } from '@atomo-cc/queues';
 import type { Redis } from '../redis/index.js';
 
@@ -42,6 +42,22 @@ export class JobQueues {
         };
       }),
     );
+  }
+
+  /**
+   * Removes the jobs of a tenant that wait. One that a worker has ends by itself: its row is gone.
+   * @returns how many were removed
+   */
+  async removeJobsOf(tenant: TenantId): Promise<number> {
+    let removed = 0;
+    for (const declared of QUEUES) {
+      const queue = await this.open(declared);
+      for (const job of await queue.getJobs(['wait', 'prioritized', 'delayed', 'failed', 'completed'])) {
+        if ((job?.data as { tenantId?: unknown } | undefined)?.tenantId !== tenant) continue;
+        removed += await queue.remove(job.id!);
+      }
+    }
+    return removed;
   }
 
   async close(): Promise<void> {

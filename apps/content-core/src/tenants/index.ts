@@ -1,0 +1,2 @@
+export { removeTenant } from './removal.js';
+export type { TenantPlaces } from './removal.js';

@@ -1,0 +1,60 @@
+import { spawn } from 'node:child_process';
+import fs from 'node:fs';
+import path from 'node:path';
+import { aDatabase, type TestDatabase } from '@atomo-cc/testing';
+import { makeThrowAwayFolder } from './throw-away.js';
+
+/** The command as users run it; `npm test` builds it before. */
+const COMMAND = path.resolve('tools/local/dist/tenants.js');
+/** Processes start at the pace of a busy machine. */
+jest.setTimeout(120_000);
+
+let folder: string;
+let database: TestDatabase;
+beforeAll(async () => {
+  folder = makeThrowAwayFolder();
+  database = await aDatabase([]);
+});
+afterAll(async () => {
+  await database.drop();
+  fs.rmSync(folder, { recursive: true });
+});
+
+async function tenants(...args: string[]) {
+  const child = spawn(process.execPath, [COMMAND, ...args], {
+    env: { ...process.env, DATABASE_URL: database.url, ATOMO_HOME: folder },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  let output = '';
+  for (const stream of [child.stdout, child.stderr]) stream.setEncoding('utf8').on('data', (text) => (output += text));
+  const code = await new Promise<number | null>((resolve) => child.once('close', resolve));
+  return { code, output };
+}
+
+test('makes, lists and suspends tenants, and deletes none whose slug was not typed', async () => {
+  expect(await tenants('create', 'Acme Europe', '--plan', 'team')).toMatchObject({
+    code: 0,
+    output: expect.stringMatching(/^Made \S{36} {2}acme-europe {2}team {2}"Acme Europe"\n$/),
+  });
+  expect(await tenants('suspend', 'acme-europe', '--reason', 'unpaid')).toMatchObject({ code: 0 });
+  expect(await tenants('delete', 'acme-europe')).toMatchObject({
+    code: 1,
+    output: 'Nothing was deleted: say --confirm and the slug of the tenant.\n',
+  });
+  const { output } = await tenants();
+  expect(output.split('\n').map((line) => line.slice(38))).toEqual([
+    'default  enterprise  "Default"',
+    expect.stringMatching(/^acme-europe {2}team {2}"Acme Europe", suspended since 20/),
+    '',
+  ]);
+});
+
+test.each([
+  [['explode'], /^Say what to do: .*--help/],
+  [['suspend'], /^Say what to do: .*--help/],
+  [['suspend', 'acme', '--plan', 'team'], /^--plan is nothing for suspend/],
+])('%j is refused with one sentence', async (args, sentence) => {
+  const { code, output } = await tenants(...args);
+  expect({ code, lines: output.trim().split('\n').length }).toEqual({ code: 1, lines: 1 });
+  expect(output).toMatch(sentence);
+});
