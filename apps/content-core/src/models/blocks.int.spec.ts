@@ -23,6 +23,9 @@ beforeAll(async () => {
   ]);
 });
 
+/** For a busy machine. */
+jest.setTimeout(60_000);
+
 afterAll(async () => {
   await api?.close();
   await database?.drop();
