@@ -4,6 +4,7 @@ interface Command {
   readonly stream: string;
   readonly n: number;
   readonly isBad?: boolean;
+  readonly isAlone?: boolean;
 }
 
 /** A commit that the test lets go on, call by call. */
@@ -16,6 +17,7 @@ function controlled(options: { maxBatch?: number; maxInFlight?: number; maxWaiti
       }),
     streamsOf: ({ stream }) => [stream],
     isRolledBack: (error) => (error as Error).message !== 'connection lost',
+    isAlone: ({ isAlone }) => isAlone === true,
     ...options,
   });
   const turn = () => new Promise((resolve) => setImmediate(resolve));
@@ -32,6 +34,18 @@ describe('group commit', () => {
     expect(answered).toBe(0);
     calls[0]!.succeed();
     expect(await Promise.all(answers)).toEqual(['done 1', 'done 2', 'done 3']);
+  });
+
+  it('gives a command that stands alone a transaction of its own, in its turn', async () => {
+    const { calls, log, turn } = controlled({ maxInFlight: 1 });
+    for (const n of [1, 2, 3, 4, 5]) void log.submit('t', { stream: `s${n}`, n, isAlone: n === 2 || n === 3 });
+    for (let call = 0; call < 3; call += 1) {
+      await turn();
+      calls[call]!.succeed();
+    }
+    await turn();
+    // What shares no stream with it may go ahead of it; nothing that was there when it became the first does.
+    expect(calls.map(({ commands }) => commands.map(({ n }) => n))).toEqual([[1, 4, 5], [2], [3]]);
   });
 
   it('keeps two transactions under way, and gathers what arrives meanwhile', async () => {

@@ -26,6 +26,8 @@ export interface GroupCommitOptions<Command, Outcome> {
   readonly streamsOf: (command: Command) => readonly string[];
   /** True for an error after which the transaction is known to be rolled back, so that its commands may be tried again. */
   readonly isRolledBack: (error: unknown) => boolean;
+  /** True for a command that shares its transaction with no other; others may be under way beside it. None unless given. */
+  readonly isAlone?: (command: Command) => boolean;
   readonly maxBatch?: number;
   readonly maxInFlight?: number;
   readonly maxWaiting?: number;
@@ -112,7 +114,7 @@ export class GroupCommit<Command, Outcome> {
 
   private begin(name: string, group: Group<Command, Outcome>): void {
     while (group.inFlight < this.maxInFlight && group.waiting.length > 0) {
-      const batch = takeBatch(group, this.maxBatch);
+      const batch = takeBatch(group, this.maxBatch, this.options.isAlone);
       if (batch.length === 0) return;
       group.inFlight += 1;
       void this.run(name, batch).finally(() => {
@@ -149,14 +151,21 @@ export class GroupCommit<Command, Outcome> {
  * Takes the next commands that may go together, and marks their streams busy. A command whose stream is in another
  * transaction stays, and so does every later one that shares a stream with it: order within a stream is kept.
  */
-function takeBatch<Command, Outcome>(group: Group<Command, Outcome>, size: number): Waiting<Command, Outcome>[] {
+function takeBatch<Command, Outcome>(
+  group: Group<Command, Outcome>,
+  maxBatch: number,
+  isAlone: (command: Command) => boolean = () => false,
+): Waiting<Command, Outcome>[] {
+  let size = maxBatch;
   const taken: Waiting<Command, Outcome>[] = [];
   const left: Waiting<Command, Outcome>[] = [];
   const heldBack = new Set<string>();
   for (const waiting of group.waiting) {
     const mustWait = waiting.streams.some((stream) => group.busyStreams.has(stream) || heldBack.has(stream));
-    if (!mustWait && taken.length < size) {
+    const alone = !mustWait && isAlone(waiting.command);
+    if (!mustWait && taken.length < size && !(alone && taken.length > 0)) {
       taken.push(waiting);
+      if (alone) size = 1;
     } else {
       left.push(waiting);
       for (const stream of waiting.streams) heldBack.add(stream);

@@ -1,7 +1,7 @@
 import { MODEL_EVENT_VERSIONS, modelEvent, modelStream } from './events.js';
 
 describe('the events of models', () => {
-  it.each(['created', 'updated', 'restored'] as const)(
+  it.each(['created', 'updated', 'restored', 'deleted', 'purged'] as const)(
     '%s is named after its model and has the version of its shape',
     (kind) => {
       expect(modelEvent('Contact', kind, { name: 'Ada' })).toEqual({

@@ -53,13 +53,14 @@ export interface RecordedEvent extends NewEvent {
 }
 
 /** The kinds of event that every model has, with the version of their shape. */
-export const MODEL_EVENT_VERSIONS = { created: 1, updated: 1, restored: 1 } as const;
+export const MODEL_EVENT_VERSIONS = { created: 1, updated: 1, restored: 1, deleted: 1, purged: 1 } as const;
 /** A kind of event that every model has. */
 export type ModelEventKind = keyof typeof MODEL_EVENT_VERSIONS;
 
 /**
  * `created` carries all values that were given, `updated` those that changed, `restored` those that changed back to what
  * they were at an earlier version, all by the names under which fields are written. The id stands in the stream's name.
+ * A record that was `deleted` is there again once it is `restored`, maybe without any value. After `purged` nothing comes.
  */
 export function modelEvent(model: string, kind: ModelEventKind, data: NewEvent['data']): NewEvent {
   return { type: `${model}.${kind}`, schemaVersion: MODEL_EVENT_VERSIONS[kind], data };
@@ -122,6 +123,11 @@ export function accessEvent(kind: AccessEventKind, data: NewEvent['data'], perso
 /** The stream of what happens to a user, a token for a machine, or a tenant. */
 export function accessStream(of: 'user' | 'token' | 'tenant', id: string): string {
   return `${of}-${id}`;
+}
+
+/** What kind of event a model's event is. */
+export function kindOf({ type }: Pick<NewEvent, 'type'>): ModelEventKind {
+  return type.slice(type.lastIndexOf('.') + 1) as ModelEventKind;
 }
 
 /** The stream of one record. */

@@ -2,6 +2,7 @@ export {
   ACCESS_EVENT_VERSIONS,
   accessEvent,
   accessStream,
+  kindOf,
   MODEL_EVENT_VERSIONS,
   modelEvent,
   modelStream,

@@ -113,6 +113,8 @@ const MODEL_UPCASTERS: Readonly<Record<ModelEventKind, EventShape['upcasters']>>
   created: {},
   updated: {},
   restored: {},
+  deleted: {},
+  purged: {},
 };
 
 /** As MODEL_UPCASTERS, of the events about those who may come in. */

@@ -11,7 +11,7 @@ import {
 } from 'graphql';
 import { setTimeout as pause } from 'node:timers/promises';
 import { apiError, type TenantId } from '@atomo-cc/kernel';
-import { MODEL_EVENT_VERSIONS, modelStream, type RecordedEvent } from '@atomo-cc/events';
+import { kindOf, MODEL_EVENT_VERSIONS, modelStream, type ModelEventKind, type RecordedEvent } from '@atomo-cc/events';
 import { fieldNames, stateAt, subscribe, type AppendHints, type Fence } from '@atomo-cc/event-store';
 import {
   conditionFields,
@@ -27,7 +27,7 @@ import { selectionAt, selectionOf, type ApiContext, type Selection } from '../ap
 import type { LogReading } from './history.js';
 import { compileChanged, type Where } from './query-compiler.js';
 import { maySee, type Reader } from './record-access.js';
-import { kindOf, modelEventTypes, recordFold, recordIdOf } from './record-states.js';
+import { modelEventTypes, recordFold, recordIdOf } from './record-states.js';
 
 /** The most payloads that wait for one subscriber: a page of events with their records. The next is read when it is taken. */
 export const CHANGES_PAGE = 100;
@@ -62,6 +62,9 @@ const RecordChangeType = new GraphQLEnumType({
   name: 'RecordChangeType',
   values: Object.fromEntries(Object.keys(MODEL_EVENT_VERSIONS).map((kind) => [kind.toUpperCase(), {}])),
 });
+
+/** Events after which no condition holds of the record. */
+const GOING: readonly ModelEventKind[] = ['deleted', 'purged'];
 
 /** Names that a payload has for itself; a model that is called so has its record under `record`. */
 const OWN_NAMES = ['position', 'type', 'id', 'version', 'changedFields'];
@@ -266,12 +269,13 @@ class ChangeFeed implements AsyncIterableIterator<Change> {
         version: event.streamVersion,
         changedFields: changedFields.filter((name) => readable.has(name)),
         mayLeave:
-          where === null
-            ? !(this.hasRule && isFirst)
-            : !isFirst && touched.some((field) => this.filterFields.has(field)),
+          !isFirst &&
+          (where === null || GOING.includes(kindOf(event)) || touched.some((field) => this.filterFields.has(field))),
       };
     });
-    const { text, parameters } = compileChanged(reader, model, where, selection, changes);
+    // What a purged record was before is not known any more, so who follows any records is told that it is none of them.
+    const known = changes.map((change) => (change.type === 'PURGED' ? { ...change, version: 0 } : change));
+    const { text, parameters } = compileChanged(reader, model, where, selection, known);
     return this.database.transaction(reader.tenant, async (tx) => {
       const [answer] = await tx.query<{ nodes: Record<string, object>; untold: number[]; unproven: number[] }>(
         text,

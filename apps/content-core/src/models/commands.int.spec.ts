@@ -391,7 +391,7 @@ describe('commands', () => {
   describe('restore', () => {
     const commands = () => new RecordCommands(SHOP, database.app);
     const restore = (id: string, values: RecordValues, more: object = {}) =>
-      commands().restore({ ...command, id, version: 1, values, ...more });
+      commands().restore({ ...command, id, earlier: { version: 1, values }, ...more });
 
     test('appends what differs as an event of its own that names the version', async () => {
       const made = await create({ price: 1, order: 'x' });
@@ -428,7 +428,9 @@ describe('commands', () => {
       const first = await restore(made.id, { price: 1 }, { idempotencyKey: key });
       expect(first.record).toMatchObject({ version: 3 });
       expect(await restore(made.id, { price: 1 }, { idempotencyKey: key })).toEqual({ id: made.id, record: null });
-      await expect(restore(made.id, { price: 1 }, { idempotencyKey: key, version: 2 })).rejects.toMatchObject({
+      await expect(
+        restore(made.id, { price: 1 }, { idempotencyKey: key, earlier: { version: 2, values: { price: 1 } } }),
+      ).rejects.toMatchObject({
         code: 'CONFLICT',
       });
       expect(await eventsOf(made.id)).toHaveLength(3);

@@ -22,41 +22,36 @@ import {
   type StreamAppend,
 } from '@atomo-cc/event-store';
 import {
+  ADMIN,
   checkRecord,
-  columnOf,
-  inputName,
   linksOf,
-  linkTableOf,
-  modelNamed,
   validateInput,
-  type FieldValue,
   type InputFault,
-  type LinkRelation,
   type ModelDefinition,
   type RecordValues,
   type SchemaDefinition,
 } from '@atomo-cc/schema';
-import { fateOf, intArray, sqlState, textArray, type AppDatabase, type Tx } from '@atomo-cc/platform/postgres';
+import { fateOf, sqlState, type AppDatabase, type Tx } from '@atomo-cc/platform/postgres';
 import { currentTraceparent, withoutSpan, withSpan } from '@atomo-cc/platform/telemetry';
 import type { ApiContext } from '../api/index.js';
 import { CommandSpans } from './command-spans.js';
-import { ARRAY_TYPES, COLUMN_TYPES, columnArray } from './model-columns.js';
-import { LINK_COLUMNS } from './query-compiler.js';
-import { changeRefusal, maySee, readerOf, seesSome, toldRefusal } from './record-access.js';
-import { recordToKeep } from './record-states.js';
-import { decideCreate, decideUpdate, evolve, type RecordState } from './record.js';
+import { planDeletion, planReturn, type Plan } from './deletion.js';
+import { changeRefusal, maySee, readerOf, seesSome, toldRefusal, type Reader } from './record-access.js';
+import { lockRecords, lockReferences, referencesOf, sendRows, workingOn, type Working } from './record-rows.js';
+import { PURGED, recordToKeep } from './record-states.js';
+import { decideCreate, decideUpdate, evolve, recordEvent, type RecordState } from './record.js';
 import { violationOf } from './violations.js';
 
 /** What someone wants done to one record. */
 export interface RecordCommand {
-  readonly kind: 'create' | 'update' | 'restore';
+  readonly kind: 'create' | 'update' | 'restore' | 'delete' | 'purge';
   readonly model: ModelDefinition;
   /** Of the record; a new one gets its id before the command waits for its turn, so that trying again makes no second. */
   readonly id: string;
   readonly input: Readonly<Record<string, unknown>>;
   /** Null: whatever version the record is at. */
   readonly expectedVersion: number | null;
-  /** Of `restore` alone: the version whose values the input has. */
+  /** Of `restore` alone, unless it only brings back what was deleted: the version whose values the input has. */
   readonly restoredVersion?: number;
   readonly idempotencyKey: string | null;
   readonly context: ApiContext;
@@ -65,6 +60,8 @@ export interface RecordCommand {
 /** A record as a command has left it. */
 export interface CommittedRecord extends RecordState {
   readonly id: string;
+  /** Null where it is there, and where it is purged. */
+  readonly deletedAt: string | null;
   /** As the API writes moments: `2026-11-21T07:25:18.123Z`. */
   readonly createdAt: string;
   readonly updatedAt: string;
@@ -129,6 +126,8 @@ export class RecordCommands {
         return outcomes;
       },
       streamsOf: ({ model, id }) => [modelStream(model.name, id)],
+      // They lock what refers to their records, which those that share a transaction with them may be about to write.
+      isAlone: ({ kind }) => kind !== 'create' && kind !== 'update',
       isRolledBack: (error) =>
         fateOf(error) === null && (isCodedError(error) || ROLLED_BACK.test(sqlState(error) ?? '')),
     });
@@ -152,19 +151,38 @@ export class RecordCommands {
   }
 
   /**
-   * Gives a record the values again that it had at an older version, under today's rules, and says so in its own event. Where
-   * nothing differs, nothing is appended.
+   * Brings a deleted record back, with the values of an older version if one is given; or gives those to one that is there. All
+   * under today's rules, and told in an event of its own; where nothing differs, nothing is appended.
    * @param command `values` are those of `version`, by the names under which fields are written; fields it lacks stay
    * @throws CodedError as `update`
    */
   restore(
     command: Omit<RecordCommand, 'kind' | 'input' | 'restoredVersion'> & {
-      readonly version: number;
-      readonly values: RecordValues;
+      readonly earlier: { readonly version: number; readonly values: RecordValues } | null;
     },
   ): Promise<CommandAnswer> {
-    const { version, values, ...rest } = command;
-    return this.submit({ ...rest, kind: 'restore', input: values, restoredVersion: version });
+    const { earlier, ...rest } = command;
+    const restored = earlier ? { restoredVersion: earlier.version } : {};
+    return this.submit({ ...rest, kind: 'restore', input: earlier?.values ?? {}, ...restored });
+  }
+
+  /**
+   * Deletes a record, and does with what refers to it as `onDelete` says, all in one transaction with an event for each record. It
+   * can be restored, unless its model keeps nothing of deleted records: then it is purged.
+   * @throws CodedError NOT_FOUND; CONFLICT for another version, and with `details.references` where something that must not
+   * lose it refers to it; QUERY_TOO_COMPLEX where more than MAX_RECORDS_PER_COMMAND would change; RATE_LIMITED
+   */
+  delete(command: Omit<RecordCommand, 'kind' | 'input' | 'restoredVersion'>): Promise<CommandAnswer> {
+    return this.submit({ ...command, kind: 'delete', input: {} });
+  }
+
+  /**
+   * Takes a record's values out of its row, and as soon as the history has the event out of that, with the key of what is
+   * personal in its events. It is as if deleted, and stays so. What would go with it when it is deleted is purged too.
+   * @throws CodedError as `delete`
+   */
+  purge(command: Omit<RecordCommand, 'kind' | 'input' | 'restoredVersion'>): Promise<CommandAnswer> {
+    return this.submit({ ...command, kind: 'purge', input: {} });
   }
 
   private submit(command: RecordCommand): Promise<CommandAnswer> {
@@ -227,21 +245,6 @@ function outcomeUnknown(key: string | null): string {
     : 'It is open whether it was written. Send it again with the same idempotencyKey: it takes effect once.';
 }
 
-/** A record in the course of a batch: as it is after the commands before, and the row that will be written for it. */
-interface Working {
-  readonly model: ModelDefinition;
-  readonly id: string;
-  state: RecordState | null;
-  isChanged: boolean;
-  /** The relations whose links the batch changes, by the names under which they are written. */
-  changedLinks: Set<string>;
-  /** Before the batch; 0 for a record that the batch creates. */
-  readonly versionBefore: number;
-  /** Both null for a record that the batch creates; otherwise as they were before it. */
-  readonly createdAt: string | null;
-  readonly updatedAt: string | null;
-}
-
 interface Batch {
   readonly outcomes: readonly Outcome[];
   readonly hasAppended: boolean;
@@ -299,11 +302,27 @@ async function runBatch(
   codec: Pick<EventCodec, 'encode' | 'sealState'> | undefined,
   spans: CommandSpans | null,
 ): Promise<Batch> {
+  const [first] = commands;
+  if (commands.length === 1 && isAlone(first!)) return runAlone(tx, schema, tenant, first!, codec, spans);
   const keys = new Set(commands.flatMap(({ idempotencyKey }) => idempotencyKey ?? []));
   const [answers, records, references] = await Promise.all([
     findAnswers(tx, tenant, [...keys]),
-    lockRecords(tx, schema, commands),
-    lockReferences(tx, schema, commands),
+    lockRecords(
+      tx,
+      schema,
+      commands.filter(({ kind }) => kind !== 'create'),
+      'change',
+    ),
+    lockReferences(
+      tx,
+      schema,
+      commands.flatMap(({ model, values, context }) => {
+        const references = referencesOf(schema, model, values);
+        if (references.length === 0) return [];
+        const reader = readerOf(schema, context.principal);
+        return references.map(({ target, id }) => ({ target, id, needsRow: seesSome(reader, target) }));
+      }),
+    ),
   ]);
 
   const appends: StreamAppend[] = [];
@@ -331,11 +350,7 @@ async function runBatch(
         events,
         metadata: metadataOf(command, spans?.append(command)),
       });
-      working.state = events.reduce<RecordState | null>(evolve, before);
-      working.isChanged = true;
-      for (const { input } of linksOf(working.model)) {
-        if (events.some(({ data }) => Object.hasOwn(data, input))) working.changedLinks.add(input);
-      }
+      change(working, events);
     }
     const state = working.state!;
     if (key !== null) {
@@ -347,6 +362,24 @@ async function runBatch(
   });
 
   spans?.decided(outcomes);
+  const at = await write(tx, tenant, { appends, records, kept }, codec);
+  return { outcomes: outcomes.map((decided) => outcomeOf(decided, at)), hasAppended: appends.length > 0 };
+}
+
+/** What a transaction is to write. */
+interface Changes {
+  readonly appends: readonly StreamAppend[];
+  readonly records: ReadonlyMap<string, Working>;
+  readonly kept: readonly KeptAnswer[];
+}
+
+/** Writes events, rows, snapshots and answers; answers the time of the events, null where there are none. */
+async function write(
+  tx: Tx,
+  tenant: TenantId,
+  { appends, records, kept }: Changes,
+  codec: Pick<EventCodec, 'encode' | 'sealState'> | undefined,
+): Promise<string | null> {
   let now: Date | null = null;
   if (appends.length > 0) {
     const result = await sendAppend(tx, tenant, codec ? await codec.encode(tx, tenant, appends) : appends);
@@ -357,8 +390,91 @@ async function runBatch(
     await keepSnapshots(tx, tenant, snapshotsDue(records, now), codec);
   }
   keepAnswers(tx, tenant, kept);
-  const at = now?.toISOString() ?? null;
-  return { outcomes: outcomes.map((decided) => outcomeOf(decided, at)), hasAppended: appends.length > 0 };
+  return now?.toISOString() ?? null;
+}
+
+function change(working: Working, events: readonly NewEvent[]): void {
+  working.state = events.reduce<RecordState | null>(evolve, working.state);
+  working.isChanged = true;
+  const isPurged = working.state!.gone === 'purged';
+  for (const { input } of linksOf(working.model)) {
+    if (isPurged || events.some(({ data }) => Object.hasOwn(data, input))) working.changedLinks.add(input);
+  }
+}
+
+/** Whether a command has a transaction of its own, because what it changes besides its record is known only there. */
+function isAlone({ kind }: RecordCommand): boolean {
+  return kind !== 'create' && kind !== 'update';
+}
+
+/** Runs one command that looks further than its record. */
+async function runAlone(
+  tx: Tx,
+  schema: SchemaDefinition,
+  tenant: TenantId,
+  command: Submitted,
+  codec: Pick<EventCodec, 'encode' | 'sealState'> | undefined,
+  spans: CommandSpans | null,
+): Promise<Batch> {
+  const ended = (outcome: Outcome): Batch => {
+    spans?.decided([outcome]);
+    return { outcomes: [outcome], hasAppended: false };
+  };
+  const { model, id, idempotencyKey: key, fingerprint } = command;
+  const answer = key === null ? undefined : (await findAnswers(tx, tenant, [key])).get(key);
+  if (answer?.fingerprint === fingerprint) return ended({ id: answer.recordId, record: null });
+  if (answer) return ended({ refused: KEY_USED_OTHERWISE });
+  const purpose = command.kind === 'restore' ? 'change' : 'go';
+  const found = await lockRecords(tx, schema, [command], purpose);
+  const working = workingOn(found, command);
+  const plan = await planOf(tx, schema, command, working);
+  if ('refused' in plan) return ended(plan);
+  const appends: StreamAppend[] = [];
+  const records = new Map([[modelStream(model.name, id), working]]);
+  const metadata = metadataOf(command, plan.length > 0 ? spans?.append(command) : undefined);
+  for (const { working: each, events } of plan) {
+    const stream = modelStream(each.model.name, each.id);
+    records.set(stream, each);
+    appends.push({ stream, expected: each.versionBefore, events, metadata });
+    change(each, events);
+  }
+  const state = working.state!;
+  const decided = { working, state, updatedAt: working.isChanged ? null : working.updatedAt };
+  spans?.decided([decided]);
+  const kept = key === null ? [] : [{ key, fingerprint, recordId: id, version: state.version }];
+  const at = await write(tx, tenant, { appends, records, kept }, codec);
+  return { outcomes: [outcomeOf(decided, at)], hasAppended: appends.length > 0 };
+}
+
+async function planOf(tx: Tx, schema: SchemaDefinition, command: Submitted, working: Working): Promise<Plan> {
+  const { kind, model, id } = command;
+  const reader = readerOf(schema, command.context.principal);
+  const { state } = working;
+  if (!state || state.gone === 'purged' || !maySee(reader, model, state.values)) return { refused: notFound(model) };
+  if (kind !== 'restore') {
+    if (state.gone && kind === 'delete') return { refused: notFound(model) };
+    const refused = goingRefusal(reader, command, state.values) ?? versionRefusal(reader, command, state);
+    return refused ? { refused } : planDeletion(tx, schema, reader, [working], kind === 'purge' ? 'purged' : 'deleted');
+  }
+  const { values, there } = await planReturn(tx, schema, reader, working, command.values);
+  const whole = state.gone ? { ...state.values, ...values } : values;
+  const refused = refusal(schema, { ...command, values: whole }, working, there);
+  if (refused) return { refused };
+  const events = decideUpdate(model, id, state, values, 'restored');
+  const isBack = state.gone && events.length === 0;
+  const all = isBack ? [recordEvent(model, id, 'restored', {})] : events;
+  return all.length === 0 ? [] : [{ working, events: all }];
+}
+
+/** Rules are declared about deleting; to purge is Admin's alone. */
+function goingRefusal(reader: Reader, { kind, model }: Submitted, before: RecordValues): CodedError | null {
+  if (kind === 'purge' && reader.access.role !== ADMIN)
+    return apiError('FORBIDDEN', `You may not purge a ${model.name}.`);
+  return changeRefusal(reader, { operation: 'delete', model, before, after: null, given: [] });
+}
+
+function notFound({ name }: ModelDefinition): CodedError {
+  return apiError('NOT_FOUND', `There is no ${name} with this id.`);
 }
 
 /** The states that spare who reads long streams the way from their beginning. */
@@ -367,7 +483,9 @@ function snapshotsDue(records: ReadonlyMap<string, Working>, now: Date): StateTo
   for (const { model, id, state, isChanged, versionBefore, createdAt } of records.values()) {
     if (!isChanged || !isSnapshotDue(versionBefore, state!.version)) continue;
     const at = now.toISOString();
-    due.push(recordToKeep(model, id, state!.version, { ...state!.values, createdAt: createdAt ?? at, updatedAt: at }));
+    const deleted = state!.gone ? { deletedAt: state!.gone === 'purged' ? PURGED : at } : {};
+    const facts = { ...state!.values, createdAt: createdAt ?? at, updatedAt: at, ...deleted };
+    due.push(recordToKeep(model, id, state!.version, facts));
   }
   return due;
 }
@@ -380,14 +498,15 @@ function outcomeOf(decided: Decided, now: string | null): Outcome {
   if (!('working' in decided)) return decided;
   const { working, state, updatedAt } = decided;
   const { id, createdAt } = working;
-  const { version, values } = state;
-  return { id, record: { id, version, values, createdAt: createdAt ?? now!, updatedAt: updatedAt ?? now! } };
+  const { version, values, gone } = state;
+  const deletedAt = gone === 'deleted' ? (working.isChanged ? now! : working.deletedAt) : null;
+  return { id, record: { id, version, values, createdAt: createdAt ?? now!, updatedAt: updatedAt ?? now!, deletedAt } };
 }
 
 function decide(command: Submitted, state: RecordState | null): readonly NewEvent[] {
   const { kind, model, id, values } = command;
   if (kind === 'create') return decideCreate(model, id, values);
-  return decideUpdate(model, id, state!, values, kind === 'restore' ? 'restored' : 'updated');
+  return decideUpdate(model, id, state!, values);
 }
 
 /** True where an event may be larger than the log takes: every character as the longest escape, and the names as short. */
@@ -409,7 +528,7 @@ const KEY_USED_OTHERWISE = apiError(
 
 /** What makes a command the same command when it is repeated: a new record's id is not part of it. */
 function saidBy({ kind, model, id, input, expectedVersion, restoredVersion, context }: RecordCommand): unknown {
-  const said = kind === 'restore' ? restoredVersion : input;
+  const said = kind === 'restore' ? (restoredVersion ?? null) : input;
   return [kind, model.name, kind === 'create' ? null : id, said, expectedVersion, callerOf(context.principal)];
 }
 
@@ -431,19 +550,6 @@ function metadataOf({ context, restoredVersion }: RecordCommand, traceparent: st
   };
 }
 
-/** Of a record that the batch has not changed, and of which the database has nothing. */
-const UNTOUCHED = { isChanged: false, createdAt: null, updatedAt: null } as const;
-
-function workingOn(records: Map<string, Working>, { model, id }: RecordCommand): Working {
-  const name = modelStream(model.name, id);
-  let working = records.get(name);
-  if (!working) {
-    working = { ...UNTOUCHED, changedLinks: new Set(), model, id, state: null, versionBefore: 0 };
-    records.set(name, working);
-  }
-  return working;
-}
-
 /** Why a command cannot take effect, or null. */
 function refusal(
   schema: SchemaDefinition,
@@ -451,13 +557,15 @@ function refusal(
   working: Working,
   references: ReadonlyMap<string, RecordValues>,
 ): CodedError | null {
-  const { model, kind, expectedVersion, values, faults, input } = command;
+  const { model, kind, values, faults, input } = command;
   const reader = readerOf(schema, command.context.principal);
+  const isThere = working.state && (!working.state.gone || kind === 'restore');
   // Whoever may not see a record is told what they are told of one that is not there.
-  const state = working.state && maySee(reader, model, working.state.values) ? working.state : null;
-  const missing = referencesOf(schema, model, values).filter(({ target, id }) => {
+  const state = isThere && maySee(reader, model, working.state!.values) ? working.state : null;
+  const missing = referencesOf(schema, model, values).filter(({ target, id, path }) => {
     const found = references.get(modelStream(target.name, id));
-    return !found || !maySee(reader, target, found);
+    // What a record that comes back refers to by itself, its caller need not see.
+    return !found || ((kind !== 'restore' || Object.hasOwn(input, path)) && !maySee(reader, target, found));
   });
   // A new record was checked with its input; of another the whole is known only here.
   const broken = kind === 'create' || !state ? [] : checkRecord(model, { ...state.values, ...values });
@@ -470,230 +578,27 @@ function refusal(
     })),
   ];
   if (all.length > 0) return apiError('VALIDATION_ERROR', all.map((fault) => fault.message).join(' '), { faults: all });
-  if (kind !== 'create' && !state) return apiError('NOT_FOUND', `There is no ${model.name} with this id.`);
-  const refused = changeRefusal(reader, {
-    operation: kind === 'create' ? 'create' : 'update',
-    model,
-    before: state && state.values,
-    after: { ...state?.values, ...values },
-    given: Object.keys(input),
-  });
+  if (kind !== 'create' && !state) return notFound(model);
+  const given = Object.keys(input);
+  const before = state && state.values;
+  const after = { ...before, ...values };
+  const refused =
+    (state?.gone ? changeRefusal(reader, { operation: 'delete', model, before, after: null, given: [] }) : null) ??
+    (state?.gone && given.length === 0
+      ? null
+      : changeRefusal(reader, { operation: kind === 'create' ? 'create' : 'update', model, before, after, given }));
   if (refused || kind === 'create') return refused;
-  if (expectedVersion === null || expectedVersion === state!.version) return null;
-  if (!reader.access.readsOwn(model, 'version'))
+  return versionRefusal(reader, command, state!);
+}
+
+function versionRefusal(
+  { access }: Reader,
+  { model, expectedVersion }: Submitted,
+  { version: currentVersion }: RecordState,
+): CodedError | null {
+  if (expectedVersion === null || expectedVersion === currentVersion) return null;
+  if (!access.readsOwn(model, 'version'))
     return apiError('CONFLICT', `The ${model.name} is at another version by now. Read it again, then decide.`);
-  const currentVersion = state!.version;
   const message = `The ${model.name} is at version ${currentVersion} by now. Read it again, then decide.`;
   return apiError('CONFLICT', message, { currentVersion });
-}
-
-/** A record that another one is to refer to. */
-interface Reference {
-  readonly path: string;
-  readonly target: ModelDefinition;
-  readonly id: string;
-  /** What a fault calls the id. */
-  readonly said: string;
-}
-
-function referencesOf(schema: SchemaDefinition, model: ModelDefinition, values: RecordValues): Reference[] {
-  const references: Reference[] = [];
-  for (const field of model.fields) {
-    if (field.type !== 'relation') continue;
-    const id = (values[inputName(field)] ?? null) as string | null;
-    if (id === null) continue;
-    references.push({ path: inputName(field), target: modelNamed(schema, field.target!), id, said: 'this id' });
-  }
-  for (const { input: path, target: name } of linksOf(model)) {
-    const target = modelNamed(schema, name);
-    for (const id of (values[path] ?? []) as readonly string[]) {
-      references.push({ path, target, id, said: `the id ${id}` });
-    }
-  }
-  return references;
-}
-
-/** Reads the records that are to be changed, under a lock that holds until the commit. */
-async function lockRecords(
-  tx: Tx,
-  schema: SchemaDefinition,
-  commands: readonly Submitted[],
-): Promise<Map<string, Working>> {
-  const found = await Promise.all(
-    schema.models.map(async (model) => {
-      const ids = commands.filter((command) => command.kind !== 'create' && command.model === model);
-      if (ids.length === 0) return [];
-      const wanted = [textArray(ids.map(({ id }) => id))];
-      const { lockRecords: lock, links } = statementsOf(model);
-      const [rows, ...linked] = await Promise.all([
-        tx.prepared<{ row: LockedRow }>(lock, wanted),
-        // Behind the lock, in a statement of their own: that of the lock sees what was there before it waited.
-        ...links.map(({ read }) => tx.prepared<{ owner: string; targets: string[] }>(read, wanted)),
-      ]);
-      const targetsOf = linked.map((lists) => new Map(lists.map(({ owner, targets }) => [owner, targets])));
-      return rows.map(({ row }) => {
-        const own = links.map(({ input }, n) => [input, targetsOf[n]!.get(row.id)?.toSorted() ?? []] as const);
-        return workingFrom(model, row, Object.fromEntries(own));
-      });
-    }),
-  );
-  return new Map(found.flat().map((working) => [modelStream(working.model.name, working.id), working]));
-}
-
-type LockedRow = Record<string, FieldValue> & { id: string; version: number; created_at: string; updated_at: string };
-
-function valuesFrom(model: ModelDefinition, row: LockedRow): RecordValues {
-  return Object.fromEntries(model.fields.map((field) => [inputName(field), row[columnOf(field)] ?? null]));
-}
-
-function workingFrom(model: ModelDefinition, row: LockedRow, links: RecordValues): Working {
-  return {
-    model,
-    id: row.id,
-    state: { version: row.version, values: { ...valuesFrom(model, row), ...links } },
-    isChanged: false,
-    changedLinks: new Set(),
-    versionBefore: row.version,
-    createdAt: new Date(row.created_at).toISOString(),
-    updatedAt: new Date(row.updated_at).toISOString(),
-  };
-}
-
-/**
- * The records referred to that exist, under a lock that keeps them from going while they are written about; with their values
- * where it takes those to say whether a caller may see them.
- */
-async function lockReferences(
-  tx: Tx,
-  schema: SchemaDefinition,
-  commands: readonly Submitted[],
-): Promise<Map<string, RecordValues>> {
-  const wanted = commands.flatMap(({ model, values, context }) => {
-    const references = referencesOf(schema, model, values);
-    if (references.length === 0) return [];
-    const reader = readerOf(schema, context.principal);
-    return references.map(({ target, id }) => ({ target, id, needsRow: seesSome(reader, target) }));
-  });
-  if (wanted.length === 0) return new Map();
-  const found = await Promise.all(
-    schema.models.map(async (model): Promise<[string, RecordValues][]> => {
-      const ofModel = wanted.filter(({ target }) => target === model);
-      if (ofModel.length === 0) return [];
-      const ids = [textArray(ofModel.map(({ id }) => id))];
-      const { lockReferences: lock, lockReferredRecords } = statementsOf(model);
-      if (ofModel.some(({ needsRow }) => needsRow)) {
-        const rows = await tx.prepared<{ row: LockedRow }>(lockReferredRecords, ids);
-        return rows.map(({ row }) => [modelStream(model.name, row.id), valuesFrom(model, row)]);
-      }
-      const rows = await tx.prepared<{ id: string }>(lock, ids);
-      return rows.map(({ id }) => [modelStream(model.name, id), {}]);
-    }),
-  );
-  return new Map(found.flat());
-}
-
-/** The inline projection: the records as they are after the batch become the rows that readers see. */
-function sendRows(tx: Tx, tenant: TenantId, records: ReadonlyMap<string, Working>, now: Date): void {
-  const changed = new Map<ModelDefinition, Working[]>();
-  for (const working of records.values()) {
-    if (!working.isChanged) continue;
-    const ofModel = changed.get(working.model);
-    if (ofModel) ofModel.push(working);
-    else changed.set(working.model, [working]);
-  }
-  for (const [model, rows] of changed) {
-    sendLinks(tx, tenant, model, rows);
-    tx.send(statementsOf(model).writeRows, [
-      tenant,
-      now,
-      textArray(rows.map(({ id }) => id)),
-      intArray(rows.map(({ state }) => state!.version)),
-      ...model.fields.map((field) => {
-        const name = inputName(field);
-        return columnArray(
-          field,
-          rows.map(({ state }) => state!.values[name] ?? null),
-        );
-      }),
-    ]);
-  }
-}
-
-/** The links of records as they are after the batch, where it changes them. */
-function sendLinks(tx: Tx, tenant: TenantId, model: ModelDefinition, rows: readonly Working[]): void {
-  for (const { input, remove, add } of statementsOf(model).links) {
-    const changed = rows.filter(({ changedLinks }) => changedLinks.has(input));
-    if (changed.length === 0) continue;
-    const targets = changed.map(({ state }) => `{${(state!.values[input] as readonly string[]).join(',')}}`);
-    const lists = [tenant, textArray(changed.map(({ id }) => id)), textArray(targets)];
-    if (changed.some(({ versionBefore }) => versionBefore > 0)) tx.send(remove, lists);
-    tx.send(add, lists);
-  }
-}
-
-/** How the links of one relation are read and written. */
-interface LinkStatements {
-  readonly input: string;
-  readonly read: string;
-  readonly remove: string;
-  readonly add: string;
-}
-
-interface ModelStatements {
-  readonly lockRecords: string;
-  readonly lockReferences: string;
-  readonly lockReferredRecords: string;
-  readonly writeRows: string;
-  readonly links: readonly LinkStatements[];
-}
-
-/** The texts of each model, made once: the same text is the same prepared statement. */
-const modelStatements = new WeakMap<ModelDefinition, ModelStatements>();
-
-function statementsOf(model: ModelDefinition): ModelStatements {
-  let statements = modelStatements.get(model);
-  if (!statements) modelStatements.set(model, (statements = makeStatements(model)));
-  return statements;
-}
-
-function makeStatements(model: ModelDefinition): ModelStatements {
-  const columns = model.fields.map((field) => `"${columnOf(field)}"`);
-  const arrays = model.fields.map(({ type }, n) => `$${n + 5}::${ARRAY_TYPES[type] ?? 'text[]'}`);
-  const cast = model.fields.map((field, n) => `r.${columns[n]}::${COLUMN_TYPES[field.type]}`);
-  // JSON's numbers have fewer digits than a decimal may have.
-  const exact = model.fields.filter(({ type }) => type === 'decimal').map(columnOf);
-  const texts = exact.map((column) => `'${column}', r."${column}"::text`).join(', ');
-  const row = texts ? `to_jsonb(r) || jsonb_build_object(${texts})` : 'to_jsonb(r)';
-  return {
-    // The row as JSON, because the driver would turn a calendar day into a moment of this machine's time zone. `no key`
-    // because who refers to this record holds a key share on it: two records that come to refer to each other at the same
-    // time would otherwise deadlock.
-    lockRecords: `select ${row} as row from ${model.table} r where id = any($1::text[]::uuid[]) order by id for no key update`,
-    lockReferredRecords: `select ${row} as row from ${model.table} r where id = any($1::text[]::uuid[]) order by id for key share`,
-    lockReferences: `select id from ${model.table} where id = any($1::text[]::uuid[]) order by id for key share`,
-    writeRows: `
-      insert into ${model.table} as t (${['tenant_id', 'id', 'version', 'created_at', 'updated_at', ...columns].join(', ')})
-      select ${['$1', 'r.id::uuid', 'r.version', '$2::timestamptz', '$2::timestamptz', ...cast].join(', ')}
-      from unnest(${['$3::text[]', '$4::int[]', ...arrays].join(', ')}) as r (${['id', 'version', ...columns].join(', ')})
-      order by r.id
-      on conflict (tenant_id, id) do update set version = excluded.version, updated_at = excluded.updated_at
-        ${columns.map((column) => `, ${column} = excluded.${column}`).join('')}
-      where t.version < excluded.version`,
-    links: linksOf(model).map((relation) => linkStatements(linkTableOf(model, relation), relation)),
-  };
-}
-
-function linkStatements(table: string, { input }: LinkRelation): LinkStatements {
-  const { owner, target } = LINK_COLUMNS;
-  const lists = 'unnest($2::text[], $3::text[]) as w (owner, targets)';
-  return {
-    input,
-    read: `select ${owner} as owner, array_agg(${target}::text) as targets from ${table}
-      where ${owner} = any($1::text[]::uuid[]) group by ${owner}`,
-    remove: `delete from ${table} l using ${lists}
-      where l.tenant_id = $1 and l.${owner} = w.owner::uuid and l.${target} <> all (w.targets::uuid[])`,
-    add: `insert into ${table} (tenant_id, ${owner}, ${target})
-      select $1, w.owner::uuid, t.id from ${lists} cross join unnest(w.targets::uuid[]) as t (id)
-      order by 2, 3 on conflict do nothing`,
-  };
 }

@@ -1,19 +1,20 @@
 import type { TenantId } from '@atomo-cc/kernel';
-import { modelStream, type RecordedEvent } from '@atomo-cc/events';
-import { readStream, type EventOpener, type Projection } from '@atomo-cc/event-store';
-import { columnOf, inputName, type FieldValue, type ModelDefinition, type SchemaDefinition } from '@atomo-cc/schema';
+import { kindOf, modelStream, type RecordedEvent } from '@atomo-cc/events';
+import { destroySubjectKey, readStream, type EventOpener, type Projection } from '@atomo-cc/event-store';
+import type { FieldValue, ModelDefinition, SchemaDefinition } from '@atomo-cc/schema';
 import { booleanArray, intArray, textArray, timestampArray, type Tx } from '@atomo-cc/platform/postgres';
 import { createHistoryTable } from './model-tables.js';
 import {
   arrayPlaces,
   columnArrays,
+  deletedAtOf,
   historyColumns,
-  kindOf,
   maskedColumns,
   maskOf,
   modelEventTypes,
   namedColumns,
   personalFields,
+  type PURGED,
   recordIdOf,
   type RecordFacts,
   type StoredColumn,
@@ -40,6 +41,9 @@ const REBUILD_PAGE = 500;
  * An event that comes after later ones of its record (a dead letter that is retried) changes all rows behind it: the record's
  * history is then written anew from the log. Until then the later rows lack what it says. One that is there already changes
  * nothing.
+ *
+ * A record that is purged loses its values at all its versions, its snapshots, and the key under which the log keeps what is
+ * personal in its events: from then on that reads as null, wherever it is asked for.
  * @param codec of the log, for the records whose history is written anew
  */
 export function historyProjection(schema: SchemaDefinition, codec?: EventOpener): Projection {
@@ -81,10 +85,23 @@ export async function eraseFromHistory(
   table: string = historyTable(model),
 ): Promise<void> {
   const personal = personalFields(model);
-  const columns = model.fields.filter((field) => personal.includes(inputName(field))).map(columnOf);
-  if (columns.length === 0) return;
-  const set = columns.map((column) => `"${column}" = null`).join(', ');
-  await tx.execute(`update ${table} set ${set} where tenant_id = $1 and id = $2`, [tenant, id]);
+  const columns = historyColumns(model).filter(({ name }) => personal.includes(name));
+  await emptyColumns(tx, table, columns, [{ tenant, id }]);
+}
+
+async function emptyColumns(
+  tx: Tx,
+  table: string,
+  columns: readonly StoredColumn[],
+  records: readonly { readonly tenant: TenantId; readonly id: string }[],
+): Promise<void> {
+  if (columns.length === 0 || records.length === 0) return;
+  const set = columns.map(({ column }) => `"${column}" = null`).join(', ');
+  await tx.execute(
+    `update ${table} h set ${set} from unnest($1::text[]::uuid[], $2::text[]::uuid[]) as w (tenant, id)
+     where h.tenant_id = w.tenant and h.id = w.id`,
+    [textArray(records.map(({ tenant }) => tenant)), textArray(records.map(({ id }) => id))],
+  );
 }
 
 /** A row that is to be inserted. */
@@ -96,6 +113,9 @@ interface HistoryRow {
   to: Date | 'infinity';
   readonly at: Date;
   readonly created: Date | null;
+  readonly deleted: Date | typeof PURGED | null;
+  /** The values are all there are. */
+  readonly isWhole: boolean;
   /** The row that is the newest in the table: what this one takes over from, and whether it is the one that closes it. */
   readonly base: { readonly version: number; readonly from: Date | null } | null;
   readonly closes: boolean;
@@ -119,6 +139,7 @@ interface Tip {
 class HistoryWriter {
   private tips = new Map<string, Tip>();
   private rows: HistoryRow[] = [];
+  private readonly purged: { readonly tenant: TenantId; readonly id: string }[] = [];
   private chars = 0;
   private readonly columns: readonly StoredColumn[];
 
@@ -143,6 +164,16 @@ class HistoryWriter {
     }
     await this.flush();
     for (const missed of late.values()) await this.writeAnew(missed);
+    await this.erasePurged();
+  }
+
+  private async erasePurged(): Promise<void> {
+    await emptyColumns(this.tx, this.table, this.columns, this.purged);
+    for (const { tenant, id } of this.purged) {
+      const stream = modelStream(this.model.name, id);
+      await this.tx.execute('delete from stream_snapshots where tenant_id = $1 and stream = $2', [tenant, stream]);
+      await destroySubjectKey(this.tx, tenant, stream);
+    }
   }
 
   /** The newest rows of the records, in one statement. */
@@ -177,7 +208,9 @@ class HistoryWriter {
     const at = event.recordedAt;
     const from = tip.from && tip.from > at ? tip.from : at;
     if (kindOf(event) === 'created') tip.createdAt = at;
-    tip.values = { ...tip.values, ...(event.data as RecordFacts) };
+    const isPurged = kindOf(event) === 'purged';
+    tip.values = isPurged ? {} : { ...tip.values, ...(event.data as RecordFacts) };
+    if (isPurged) this.purged.push({ tenant: event.tenant, id: recordIdOf(this.model, event) });
     const row: HistoryRow = {
       tenant: event.tenant,
       id: recordIdOf(this.model, event),
@@ -186,6 +219,8 @@ class HistoryWriter {
       to: 'infinity',
       at,
       created: tip.createdAt,
+      deleted: deletedAtOf(event),
+      isWhole: isPurged || tip.createdAt !== null,
       base: tip.base,
       closes: tip.base !== null && tip.pending === null,
       values: tip.values,
@@ -209,15 +244,15 @@ class HistoryWriter {
     await this.tx.execute(
       `with n as materialized (
          select * from unnest($1::text[]::uuid[], $2::text[]::uuid[], $3::int[], $4::timestamptz[], $5::timestamptz[],
-             $6::timestamptz[], $7::timestamptz[], $8::timestamptz[], $9::int[], $10::boolean[], $11::text[]${arrayPlaces(this.columns, 12)})
-           as n (tenant, id, version, f, t, at, created, bf, bv, closes, mask${namedColumns(this.columns)})
+             $6::timestamptz[], $7::timestamptz[], $8::timestamptz[], $9::int[], $10::boolean[], $11::timestamptz[], $12::text[]${arrayPlaces(this.columns, 13)})
+           as n (tenant, id, version, f, t, at, created, bf, bv, closes, deleted, mask${namedColumns(this.columns)})
        ), closed as (
          update ${this.table} h set valid_to = n.f from n
          where n.closes and h.tenant_id = n.tenant and h.id = n.id and h.valid_from = n.bf and h.version = n.bv
        )
        insert into ${this.table}
-         (tenant_id, id, version, valid_from, valid_to, created_at, updated_at${namedColumns(this.columns)})
-       select n.tenant, n.id, n.version, n.f, n.t, coalesce(n.created, b.created_at, n.at), n.at${maskedColumns(this.columns, 'n', 'b')}
+         (tenant_id, id, version, valid_from, valid_to, created_at, updated_at, deleted_at${namedColumns(this.columns)})
+       select n.tenant, n.id, n.version, n.f, n.t, coalesce(n.created, b.created_at, n.at), n.at, n.deleted${maskedColumns(this.columns, 'n', 'b')}
        from n left join ${this.table} b
          on b.tenant_id = n.tenant and b.id = n.id and b.valid_from = n.bf and b.version = n.bv`,
       [
@@ -231,7 +266,8 @@ class HistoryWriter {
         timestampArray(rows.map(({ base }) => base?.from ?? null)),
         intArray(rows.map(({ base }) => base?.version ?? null)),
         booleanArray(rows.map(({ closes }) => closes)),
-        textArray(rows.map(({ values, created }) => maskOf(this.columns, values, created !== null))),
+        timestampArray(rows.map(({ deleted }) => deleted)),
+        textArray(rows.map(({ values, isWhole }) => maskOf(this.columns, values, isWhole))),
         ...columnArrays(this.columns, rows),
       ],
     );

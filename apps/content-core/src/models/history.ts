@@ -1,6 +1,6 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import { apiError, type TenantId } from '@atomo-cc/kernel';
-import { modelStream, type RecordedEvent } from '@atomo-cc/events';
+import { kindOf, modelStream, type RecordedEvent } from '@atomo-cc/events';
 import { progressAt, readStream, stateAt, type EventOpener, type StateSealer } from '@atomo-cc/event-store';
 import {
   inputName,
@@ -14,7 +14,7 @@ import type { AppDatabase, Tx } from '@atomo-cc/platform/postgres';
 import { HISTORY } from './history-projection.js';
 import { compileGet } from './query-compiler.js';
 import { maySee, seesSome, type Reader } from './record-access.js';
-import { kindOf, modelEventTypes, personalFields, recordFold, type RecordFacts } from './record-states.js';
+import { modelEventTypes, personalFields, PURGED, recordFold, type RecordFacts } from './record-states.js';
 
 /** How long an answer about the past waits for the history to catch up; it is usually some milliseconds behind. */
 export const HISTORY_WAIT_MS = 2_000;
@@ -87,8 +87,10 @@ export interface HistoryEntry {
 const MAX_HIDDEN_VERSIONS = 1_000;
 
 /**
- * A record's versions from new to old, below `before`; none for a record that does not exist. It takes two statements, and one
+ * A record's versions from new to old, below `before`; none for a record that does not exist. It takes three statements, and one
  * more for each page of the events between the nearest snapshot and the oldest version that is asked for.
+ *
+ * One that is purged has its versions without their values.
  *
  * A version is shown to whom today's rules would show the record as it was then, and what a field was before it where they would
  * show the version before. `lookedTo` is the version down to which it was looked, where versions that are not shown used up what a
@@ -104,6 +106,7 @@ export async function readHistory(
 ): Promise<{ readonly entries: readonly HistoryEntry[]; readonly lookedTo: number | null }> {
   const stream = modelStream(model.name, id);
   const shown: HistoryEntry[] = [];
+  const isPurged = await wasPurged(tx, model, id);
   let { before } = page;
   for (let looked = 0; looked <= MAX_HIDDEN_VERSIONS; looked += page.limit) {
     const from = before === null ? {} : { from: before - 1 };
@@ -117,7 +120,8 @@ export async function readHistory(
       const after = recordFold.evolve(facts, event);
       if (maySee(reader, model, after)) {
         const known = facts && maySee(reader, model, facts) ? facts : {};
-        entries.push(entryOf(model, id, event, facts && known, after));
+        const [was, is] = isPurged ? [facts && {}, timesOf(after)] : [facts && known, after];
+        entries.push(entryOf(model, id, event, was, is));
       }
       facts = after;
     }
@@ -127,6 +131,16 @@ export async function readHistory(
     before = oldest;
   }
   return { entries: shown, lookedTo: before };
+}
+
+/** Whether a record's values were taken away for good; the log still has those that are not personal, and they are shown no more. */
+async function wasPurged(tx: Tx, model: ModelDefinition, id: string): Promise<boolean> {
+  const [row] = await tx.prepared(`select 1 from ${model.table} where id = $1 and deleted_at = '${PURGED}'`, [id]);
+  return row !== undefined;
+}
+
+function timesOf({ createdAt, updatedAt, deletedAt }: RecordFacts): RecordFacts {
+  return { createdAt: createdAt!, updatedAt: updatedAt!, ...(deletedAt !== undefined && { deletedAt }) };
 }
 
 function entryOf(
@@ -158,6 +172,7 @@ function entryOf(
       version,
       createdAt: after['createdAt'],
       updatedAt: after['updatedAt'],
+      deletedAt: after['deletedAt'] === PURGED ? null : (after['deletedAt'] ?? null),
       ...Object.fromEntries(names.map((name) => [name, valueIn(after, name)])),
     },
   };
@@ -182,7 +197,7 @@ export async function valuesAtVersion(
   const [newest] = (await isSeen(tx, reader, model, id))
     ? await readStream(tx, tenant, stream, { direction: 'backward', limit: 1 })
     : [];
-  if (!newest) throw apiError('NOT_FOUND', `There is no ${model.name} with this id.`);
+  if (!newest || kindOf(newest) === 'purged') throw apiError('NOT_FOUND', `There is no ${model.name} with this id.`);
   const last = newest.streamVersion;
   const then = version < 1 || version > last ? null : await stateAt(tx, tenant, stream, { version }, recordFold, codec);
   if (!then) {
@@ -215,6 +230,6 @@ export async function valuesAtVersion(
 async function isSeen(tx: Tx, reader: Reader, model: ModelDefinition, id: string): Promise<boolean> {
   if (!reader.access.reads(model)) return false;
   if (!seesSome(reader, model)) return true;
-  const { text, parameters } = compileGet(reader, model, id, new Map());
+  const { text, parameters } = compileGet(reader, model, id, new Map(), null, 'INCLUDE');
   return (await tx.query(text, parameters)).length > 0;
 }

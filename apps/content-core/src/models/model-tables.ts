@@ -1,15 +1,9 @@
 import { CodedError } from '@atomo-cc/kernel';
-import {
-  columnOf,
-  linkColumnOf,
-  linksOf,
-  sqlLiteral,
-  type ModelDefinition,
-  type SchemaDefinition,
-} from '@atomo-cc/schema';
+import { columnOf, sqlLiteral, type ModelDefinition, type SchemaDefinition } from '@atomo-cc/schema';
 import { changeTables, sqlState, SYSTEM_ROLE, tenantTable, type Tx } from '@atomo-cc/platform/postgres';
-import { COLUMN_TYPES, LINK_COLUMN_TYPE } from './model-columns.js';
+import { COLUMN_TYPES } from './model-columns.js';
 import {
+  addedColumns,
   diffSchema,
   historyTable,
   keySteps,
@@ -244,6 +238,7 @@ export async function createModelTable(tx: Tx, model: ModelDefinition, table: st
   await createTable(tx, model, table, {
     columns: 'version int not null, created_at timestamptz not null, updated_at timestamptz not null',
     key: 'tenant_id, id',
+    more: addedColumns(model, 'rows'),
     // Commands write these rows, and they run under the application's role.
     app: 'select, insert, update',
     indexes: plainIndexes(model),
@@ -280,7 +275,7 @@ export async function createHistoryTable(
     // Only the projection writes history.
     app: 'select',
     indexes: model.fields.filter(({ type }) => type === 'relation').map((field) => [columnOf(field)]),
-    more: linksOf(model).map((relation) => [linkColumnOf(relation), LINK_COLUMN_TYPE]),
+    more: addedColumns(model, 'history'),
     storage: 'with (fillfactor = 50)',
   });
 }
@@ -291,7 +286,7 @@ interface TableShape {
   readonly app: string;
   readonly storage?: string;
   /** Columns besides those of the fields, with their types. */
-  readonly more?: readonly (readonly [column: string, type: string])[];
+  readonly more: readonly (readonly [column: string, type: string])[];
   /** Keys behind the tenant; Postgres names them, since builds have the same. */
   readonly indexes: readonly (readonly string[])[];
 }
@@ -314,7 +309,7 @@ async function createTable(tx: Tx, model: ModelDefinition, table: string, shape:
   for (const field of missing) {
     await tx.execute(`alter table ${table} add column "${columnOf(field)}" ${COLUMN_TYPES[field.type]}`);
   }
-  for (const [column, type] of shape.more ?? []) {
+  for (const [column, type] of shape.more) {
     if (!existing?.columns?.includes(column)) await tx.execute(`alter table ${table} add column "${column}" ${type}`);
   }
   const isNew = (key: readonly string[]) => key.some((column) => missing.some((field) => columnOf(field) === column));

@@ -41,6 +41,8 @@ const OWN_FIELDS = {
   updatedAt: { type: new GraphQLNonNull(DateTimeScalar) },
 };
 
+const DELETED_AT = { type: DateTimeScalar, description: 'When it was deleted; null where it is there.' };
+
 const IDS = new GraphQLNonNull(new GraphQLList(new GraphQLNonNull(GraphQLID)));
 
 /**
@@ -194,6 +196,9 @@ export class ModelTypes {
             ...Object.fromEntries(
               this.ownTimes(model).map((own) => [own, { type: this.filter('DateTime', DateTimeScalar, ORDERED) }]),
             ),
+            ...(this.readsDeleted(model) && {
+              deletedAt: { type: this.filter('DateTimeField', DateTimeScalar, [...ORDERED, 'isNull']) },
+            }),
             ...Object.fromEntries(
               model.fields.flatMap((field) => [
                 [inputName(field), { type: this.fieldFilter(model, field) }],
@@ -215,6 +220,7 @@ export class ModelTypes {
       const names = [
         'id',
         ...this.ownTimes(model),
+        ...(this.readsDeleted(model) ? ['deletedAt'] : []),
         ...model.fields.filter((field) => field.type !== 'relation' && isGroupable(field)).map(inputName),
       ];
       return new GraphQLInputObjectType({
@@ -227,9 +233,15 @@ export class ModelTypes {
 
   /** Those of the fields that every record has which may be read. */
   private own(model: ModelDefinition): GraphQLFieldConfigMap<unknown, unknown> {
-    return Object.fromEntries(
+    const own = Object.fromEntries(
       ownFieldsOf(this.access, model).map((name) => [name, OWN_FIELDS[name as keyof typeof OWN_FIELDS]]),
     );
+    return this.readsDeleted(model) ? { ...own, deletedAt: DELETED_AT } : own;
+  }
+
+  /** Whether the role may look at deleted records: whoever may delete one, and bring it back. */
+  readsDeleted(model: ModelDefinition): boolean {
+    return this.access.right(model, 'delete') !== null;
   }
 
   private ownTimes(model: ModelDefinition): string[] {

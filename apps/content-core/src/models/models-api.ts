@@ -1,6 +1,14 @@
-import { GraphQLID, GraphQLInt, GraphQLList, GraphQLNonNull, GraphQLString, type GraphQLFieldConfigMap } from 'graphql';
+import {
+  GraphQLEnumType,
+  GraphQLID,
+  GraphQLInt,
+  GraphQLList,
+  GraphQLNonNull,
+  GraphQLString,
+  type GraphQLFieldConfigMap,
+} from 'graphql';
 import { apiError, isUuid } from '@atomo-cc/kernel';
-import { accessOfRole, type ModelDefinition, type SchemaDefinition } from '@atomo-cc/schema';
+import { accessOfRole, ADMIN, type ModelDefinition, type SchemaDefinition } from '@atomo-cc/schema';
 import { Fence, type EventCodec } from '@atomo-cc/event-store';
 import type { AppDatabase, Tx } from '@atomo-cc/platform/postgres';
 import {
@@ -18,7 +26,15 @@ import { RecordCommands, type CommandAnswer, type RecordCommandsOptions } from '
 import { readAsOf, readHistory, valuesAtVersion, type LogReading } from './history.js';
 import { historyPage, versionOf } from './history-types.js';
 import { ModelTypes } from './model-types.js';
-import { compileAggregate, compileGet, compileList, orderName, type OrderBy, type Where } from './query-compiler.js';
+import {
+  compileAggregate,
+  compileGet,
+  compileList,
+  orderName,
+  type Deleted,
+  type OrderBy,
+  type Where,
+} from './query-compiler.js';
 import { readerOf, seesSome, type Reader } from './record-access.js';
 
 /** How the models' records are written and read where the log is sealed. */
@@ -53,14 +69,15 @@ function partOf(
 
   for (const model of access.readable.models) {
     const hasVersion = access.readsOwn(model, 'version');
+    const trash = types.readsDeleted(model) ? { deleted } : {};
     const found = { record: types.record(model), where: types.where(model), hasVersion };
     subscription[`${model.singular}Changed`] = changedField(model, database, found, readerFor, changes, log);
     query[model.singular] = {
       type: types.record(model),
       description: `The ${model.name} with this id, or null.`,
-      args: { id: { type: new GraphQLNonNull(GraphQLID) }, asOf },
-      resolve: (_source, { id, asOf: time }: { id: string; asOf?: string | null }, context, info) =>
-        isUuid(id) ? readRecord(database, readerFor(context), model, id, selectionOf(info), time) : null,
+      args: { id: { type: new GraphQLNonNull(GraphQLID) }, asOf, ...trash },
+      resolve: (_source, { id, asOf: time, deleted: which }: GetArguments, context, info) =>
+        isUuid(id) ? readRecord(database, readerFor(context), model, id, selectionOf(info), time, which) : null,
     };
     query[model.plural] = {
       type: new GraphQLNonNull(types.connection(model)),
@@ -79,6 +96,7 @@ function partOf(
           description: 'Only what comes ahead of this cursor, such as the startCursor of a page.',
         },
         asOf,
+        ...trash,
       },
       resolve: (_source, args: ListArguments, context, info) =>
         readPage(database, readerFor(context), model, args, selectionOf(info)),
@@ -92,6 +110,7 @@ function partOf(
         ...(groupField && { groupBy: { type: new GraphQLList(new GraphQLNonNull(groupField)) } }),
         first: { type: GraphQLInt, description: 'How many, 1 to 100; 20 unless given.' },
         asOf,
+        ...trash,
       },
       resolve: (_source, args: AggregateArguments, context, info) =>
         readGroups(database, readerFor(context), model, args, selectionOf(info)),
@@ -124,6 +143,7 @@ function partOf(
     const answer = { type: isSeen ? new GraphQLNonNull(record) : record };
     const unseen = isSeen ? '' : 'Null when you may not see the record as it is then.';
     const knowsVersion = access.readsOwn(model, 'version');
+    const lookedAt = knowsVersion ? { expectedVersion } : {};
     const creates = types.input(model, 'create');
     if (creates) {
       mutation[`create${model.name}`] = {
@@ -137,66 +157,96 @@ function partOf(
       };
     }
     const updates = types.input(model, 'update');
-    if (!updates) continue;
-    mutation[`update${model.name}`] = {
-      ...answer,
-      description: `Changes the fields that are given; null empties a field. ${unseen}`,
-      args: {
-        id: { type: new GraphQLNonNull(GraphQLID) },
-        input: { type: new GraphQLNonNull(updates) },
-        ...(knowsVersion && {
-          expectedVersion: {
-            type: GraphQLInt,
-            description:
-              'The version the change was made on. If the record is at another by now: CONFLICT, and nothing is changed.',
-          },
-        }),
-        idempotencyKey,
-      },
-      resolve: async (
-        _source,
-        args: CommandArguments & { id: string; expectedVersion?: number | null },
-        context,
-        info,
-      ) => {
-        if (!isUuid(args.id)) throw apiError('NOT_FOUND', `There is no ${model.name} with this id.`);
-        const expectedVersion = args.expectedVersion ?? null;
-        const changed = await commands.update({ ...commandOf(args), model, id: args.id, expectedVersion, context });
-        return answerCommand(database, readerFor(context), model, changed, selectionOf(info));
-      },
-    };
-    if (!knowsVersion) continue;
-    mutation[`restore${model.name}`] = {
-      ...answer,
-      description: `Gives the fields the values of an earlier version again, as a new version. A value that was erased since, one that is required and was not there then, and one that you may not update, stays as it is. ${unseen}`,
-      args: {
-        id: { type: new GraphQLNonNull(GraphQLID) },
-        version: { type: new GraphQLNonNull(GraphQLInt), description: 'The version whose values it gets again.' },
-        expectedVersion: {
-          type: GraphQLInt,
-          description:
-            'The version that was looked at. If the record is at another by now: CONFLICT, and nothing is changed.',
+    if (updates)
+      mutation[`update${model.name}`] = {
+        ...answer,
+        description: `Changes the fields that are given; null empties a field. ${unseen}`,
+        args: {
+          id: { type: new GraphQLNonNull(GraphQLID) },
+          input: { type: new GraphQLNonNull(updates) },
+          ...lookedAt,
+          idempotencyKey,
         },
-        idempotencyKey,
-      },
-      resolve: async (_source, args: RestoreArguments, context, info) => {
-        if (!isUuid(args.id)) throw apiError('NOT_FOUND', `There is no ${model.name} with this id.`);
-        const reader = readerFor(context);
-        const values = await database.transaction(reader.tenant, (tx) =>
-          valuesAtVersion(tx, reader, model, args.id, args.version, log),
-        );
-        const restored = await commands.restore({
-          model,
-          id: args.id,
-          version: args.version,
-          values,
-          expectedVersion: args.expectedVersion ?? null,
-          idempotencyKey: args.idempotencyKey ?? null,
+        resolve: async (
+          _source,
+          args: CommandArguments & { id: string; expectedVersion?: number | null },
           context,
-        });
-        return answerCommand(database, readerFor(context), model, restored, selectionOf(info));
+          info,
+        ) => {
+          if (!isUuid(args.id)) throw apiError('NOT_FOUND', `There is no ${model.name} with this id.`);
+          const seen = args.expectedVersion ?? null;
+          const changed = await commands.update({
+            ...commandOf(args),
+            model,
+            id: args.id,
+            expectedVersion: seen,
+            context,
+          });
+          return answerCommand(database, readerFor(context), model, changed, selectionOf(info));
+        },
+      };
+    const mayDelete = access.right(model, 'delete') !== null;
+    const earlier =
+      updates && knowsVersion
+        ? 'the values of that version again, as a new version; a value that was erased since, one that is required and was not there then, and one that you may not update, stays as it is.'
+        : null;
+    const again = 'Brings a deleted record back, without what it was linked to and is gone.';
+    const version = { description: 'The version whose values it gets again.' };
+    if (mayDelete || earlier)
+      mutation[`restore${model.name}`] = {
+        ...answer,
+        description: [
+          ...(mayDelete ? [again] : []),
+          ...(earlier ? [`${mayDelete ? 'With a version, deleted or not, it gets' : 'It gets'} ${earlier}`] : []),
+          unseen,
+        ].join(' '),
+        args: {
+          id: { type: new GraphQLNonNull(GraphQLID) },
+          ...(earlier && { version: { ...version, type: mayDelete ? GraphQLInt : new GraphQLNonNull(GraphQLInt) } }),
+          ...lookedAt,
+          idempotencyKey,
+        },
+        resolve: async (_source, args: RestoreArguments, context, info) => {
+          if (!isUuid(args.id)) throw apiError('NOT_FOUND', `There is no ${model.name} with this id.`);
+          const reader = readerFor(context);
+          const then = args.version ?? null;
+          const valuesOf = (version: number) =>
+            database.transaction(reader.tenant, (tx) => valuesAtVersion(tx, reader, model, args.id, version, log));
+          const restored = await commands.restore({
+            model,
+            id: args.id,
+            earlier: then === null ? null : { version: then, values: await valuesOf(then) },
+            expectedVersion: args.expectedVersion ?? null,
+            idempotencyKey: args.idempotencyKey ?? null,
+            context,
+          });
+          return answerCommand(database, readerFor(context), model, restored, selectionOf(info));
+        },
+      };
+    const goes = (kind: 'delete' | 'purge', description: string): Field => ({
+      ...answer,
+      description: `${description} ${unseen}`,
+      args: { id: { type: new GraphQLNonNull(GraphQLID) }, ...lookedAt, idempotencyKey },
+      resolve: async (_source, { id, expectedVersion: seen, idempotencyKey: key }: GoneArguments, context, info) => {
+        if (!isUuid(id)) throw apiError('NOT_FOUND', `There is no ${model.name} with this id.`);
+        const command = { model, id, expectedVersion: seen ?? null, idempotencyKey: key ?? null, context };
+        const gone = await commands[kind](command);
+        return answerCommand(database, readerFor(context), model, gone, selectionOf(info));
       },
-    };
+    });
+    const isKept = model.softDelete
+      ? 'It can be restored until it is purged.'
+      : `A deleted ${model.name} is not kept: this purges it.`;
+    if (mayDelete)
+      mutation[`delete${model.name}`] = goes(
+        'delete',
+        `Deletes the ${model.name}, and does with what refers to it as the schema says. ${isKept}`,
+      );
+    if (role === ADMIN)
+      mutation[`purge${model.name}`] = goes(
+        'purge',
+        `Takes the values of the ${model.name} out of what is read, now and as of earlier times, for good, and makes what is personal in its events unreadable. It need not be deleted before.`,
+      );
   }
   const forbidden = access.readable.models
     .flatMap(({ name, plural }) => mutationsOf(name, plural))
@@ -218,9 +268,43 @@ const asOf = {
     'Reads everything as it was at this time, also the records below; now unless given, or if it is to come.',
 };
 
+type Field = GraphQLFieldConfigMap<unknown, ApiContext>[string];
+
+/** The argument by which deleted records are read. */
+const deleted = {
+  type: new GraphQLEnumType({
+    name: 'DeletedRecords',
+    values: {
+      EXCLUDE: { description: 'Only records that are there.' },
+      INCLUDE: { description: 'Deleted ones too.' },
+      ONLY: { description: 'Only deleted ones.' },
+    },
+  }),
+  description:
+    'EXCLUDE unless given. It is about these records: those below are never deleted ones. Purged ones are no more.',
+};
+
+/** The argument that holds a command to what its caller has seen. */
+const expectedVersion = {
+  type: GraphQLInt,
+  description: 'The version that was looked at. If the record is at another by now: CONFLICT, and nothing is changed.',
+};
+
+interface GetArguments {
+  readonly id: string;
+  readonly asOf?: string | null;
+  readonly deleted?: Deleted | null;
+}
+
+interface GoneArguments {
+  readonly id: string;
+  readonly expectedVersion?: number | null;
+  readonly idempotencyKey?: string | null;
+}
+
 interface RestoreArguments {
   readonly id: string;
-  readonly version: number;
+  readonly version?: number | null;
   readonly expectedVersion?: number | null;
   readonly idempotencyKey?: string | null;
 }
@@ -249,6 +333,7 @@ interface ListArguments {
   last?: number | null;
   before?: string | null;
   asOf?: string | null;
+  deleted?: Deleted | null;
 }
 
 interface AggregateArguments {
@@ -256,6 +341,7 @@ interface AggregateArguments {
   groupBy?: readonly string[] | null;
   first?: number | null;
   asOf?: string | null;
+  deleted?: Deleted | null;
 }
 
 /** Reads as of a time, or now. `read` is given the time, or null for now. */
@@ -284,9 +370,11 @@ function answerCommand(
     ...model.relations,
     ...model.computed,
   ].some(({ name }) => selection.has(name));
-  if (!record || asksBeyond || seesSome(reader, model)) return readRecord(database, reader, model, id, selection);
-  const { version, createdAt, updatedAt, values } = record;
-  return { ...values, id, version, createdAt, updatedAt };
+  // Also a record that the command, or one after it, has deleted.
+  if (!record || asksBeyond || seesSome(reader, model))
+    return readRecord(database, reader, model, id, selection, null, 'ANY');
+  const { version, createdAt, updatedAt, deletedAt, values } = record;
+  return { ...values, id, version, createdAt, updatedAt, deletedAt };
 }
 
 async function readRecord(
@@ -296,9 +384,10 @@ async function readRecord(
   id: string,
   selection: Selection,
   asOfTime?: string | null,
+  which?: Deleted | null,
 ): Promise<unknown> {
   const [row] = await readAt(database, reader, asOfTime, (tx, time) => {
-    const { text, parameters } = compileGet(reader, model, id, selection, time);
+    const { text, parameters } = compileGet(reader, model, id, selection, time, which ?? 'EXCLUDE');
     return tx.query<{ node: string }>(text, parameters);
   });
   return row ? (JSON.parse(row.node) as unknown) : null;
@@ -331,6 +420,7 @@ async function readPage(
     node: mergeSelections(selectionAt(selection, 'nodes'), selectionAt(selection, 'edges', 'node')),
     withTotal: selection.has('totalCount'),
     withKeys,
+    deleted: args.deleted ?? 'EXCLUDE',
   };
   const rows = await readAt(database, reader, args.asOf, (tx, time) => {
     const { text, parameters } = compileList(reader, model, { ...list, asOf: time });
@@ -362,10 +452,10 @@ async function readGroups(
   database: AppDatabase,
   reader: Reader,
   model: ModelDefinition,
-  { where = null, groupBy, first, asOf: time }: AggregateArguments,
+  { where = null, groupBy, first, asOf: time, deleted: which }: AggregateArguments,
   selection: Selection,
 ) {
-  const query = { where, groupBy: groupBy ?? [], limit: pageSize(first), node: selection };
+  const query = { where, groupBy: groupBy ?? [], limit: pageSize(first), node: selection, deleted: which ?? 'EXCLUDE' };
   const rows = await readAt(database, reader, time, async (tx, at) => {
     const { text, parameters } = compileAggregate(reader, model, { ...query, asOf: at });
     return tx.query<{ group: Readonly<Record<string, unknown>> }>(text, parameters);

@@ -20,6 +20,7 @@ import {
 import { argumentsOf, pageSize, type Selection } from '../api/index.js';
 import { COLUMN_TYPES } from './model-columns.js';
 import type { Reader } from './record-access.js';
+import { PURGED } from './record-states.js';
 import { historyTable } from './schema-diff.js';
 
 /** One statement with its parameters. */
@@ -32,6 +33,16 @@ export interface CompiledQuery {
 export type Where = Readonly<Record<string, unknown>>;
 /** One key of an order, `{name: 'ASC'}`. */
 export type OrderBy = Readonly<Record<string, 'ASC' | 'DESC'>>;
+
+/** Whether deleted records are read: not, too, or alone. `ANY` reads what is purged as well, of which no value is left. */
+export type Deleted = 'EXCLUDE' | 'INCLUDE' | 'ONLY' | 'ANY';
+
+/** The condition on when a record was deleted; what is purged bears PURGED, which is ahead of all moments. */
+const DELETED: Readonly<Record<Exclude<Deleted, 'ANY'>, (column: string) => string>> = {
+  EXCLUDE: (column) => `${column} is null`,
+  INCLUDE: (column) => `(${column} > '${PURGED}') is not false`,
+  ONLY: (column) => `${column} > '${PURGED}'`,
+};
 
 /** What a list is compiled from. */
 export interface ListQuery {
@@ -50,6 +61,8 @@ export interface ListQuery {
   readonly withTotal: boolean;
   /** Whether the keys of the rows are needed, which cursors are made of. */
   readonly withKeys: boolean;
+  /** EXCLUDE unless given; below the records it is always that. */
+  readonly deleted?: Deleted;
   /** The time as of which all is read, ISO 8601; null or absent for now. */
   readonly asOf?: string | null;
 }
@@ -62,6 +75,7 @@ export interface AggregateQuery {
   readonly limit: number;
   /** What to read of each group: `count`, and `sum avg min max` with the fields below them. */
   readonly node: Selection;
+  readonly deleted?: Deleted;
   readonly asOf?: string | null;
 }
 
@@ -173,16 +187,17 @@ class Source {
     return this.at === null ? model.table : historyTable(model);
   }
 
-  /** The condition that leaves one row of each record, also of those that may not be seen. */
+  /** The condition that leaves one row of each record, also of those that may not be seen, or are deleted. */
   all(alias: string): string {
     const own = `${alias}.tenant_id = ${this.tenant}`;
     return this.at === null ? own : `${own} and ${alias}.valid_from <= ${this.at} and ${alias}.valid_to > ${this.at}`;
   }
 
   /** The condition that leaves one row of each record that may be seen: to be set before any other. Of the past, today's rules say which. */
-  rows(model: ModelDefinition, alias: string): string {
+  rows(model: ModelDefinition, alias: string, deleted: Deleted = 'EXCLUDE'): string {
     const rule = this.rule(model, alias);
-    return rule === null ? this.all(alias) : `${this.all(alias)} and ${rule}`;
+    const there = deleted === 'ANY' ? '' : ` and ${DELETED[deleted](`${alias}.deleted_at`)}`;
+    return rule === null ? `${this.all(alias)}${there}` : `${this.all(alias)}${there} and ${rule}`;
   }
 
   /** A model with the fields that only rules and computed fields may look at too. */
@@ -215,13 +230,15 @@ class Source {
    * A sub-select of the one record with that id. Of a record's history it is the newest row that begins early enough: the
    * index leads straight to it, however many versions there are.
    */
-  one(model: ModelDefinition, id: string): string {
+  one(model: ModelDefinition, id: string, deleted: Deleted = 'EXCLUDE'): string {
     const of = this.statement.alias();
     const rule = this.rule(model, of);
+    const there = deleted === 'ANY' ? 'true' : DELETED[deleted](`${of}.deleted_at`);
+    const may = rule === null ? there : `${there} and ${rule}`;
     const from = `select * from ${this.table(model)} ${of} where ${of}.tenant_id = ${this.tenant} and ${of}.id = ${id}`;
-    if (this.at === null) return rule === null ? from : `${from} and ${rule}`;
+    if (this.at === null) return `${from} and ${may}`;
     const newest = `${from} and valid_from <= ${this.at} order by valid_from desc, version desc limit 1`;
-    return rule === null ? newest : `select * from (${newest}) ${of} where ${rule}`;
+    return `select * from (${newest}) ${of} where ${may}`;
   }
 
   /**
@@ -255,6 +272,7 @@ function relationColumn(model: ModelDefinition, name: string): string {
 /**
  * One record as the text of its JSON in column `node`: one statement whatever the nesting. No row: there is none, or none this tenant may see.
  * @param asOf the time at which it and the records that it belongs to are read, ISO 8601; null for now
+ * @param deleted whether it is read also, or only, where it is deleted
  */
 export function compileGet(
   reader: Reader,
@@ -262,12 +280,13 @@ export function compileGet(
   id: string,
   selection: Selection,
   asOf: string | null = null,
+  deleted: Deleted = 'EXCLUDE',
 ): CompiledQuery {
   const statement = new Statement();
   const source = new Source(reader, statement, asOf);
   const model = source.model(name);
   const alias = statement.alias();
-  const from = source.one(model, statement.add(id));
+  const from = source.one(model, statement.add(id), deleted);
   const { columns, joins } = record(source, model, alias, selection, 1);
   return { text: jsonRows(columns, `(${from}) ${alias}${joins}`), parameters: statement.values };
 }
@@ -296,7 +315,7 @@ export function compileList(
   const alias = statement.alias();
   const from = `from ${source.table(model)} ${alias}`;
   const keys = orderKeys(model, query.orderBy);
-  const filter = `${source.rows(model, alias)} and ${condition(source, model, alias, query.where, 0)}`;
+  const filter = `${source.rows(model, alias, query.deleted)} and ${condition(source, model, alias, query.where, 0)}`;
   const ahead = query.before ? ` and (${beyond(keys, alias, query.before, statement, 'ahead').join(' or ')})` : '';
   const order = orderSql(keys, alias, query.fromEnd);
   const limit = `order by ${order} limit ${Math.trunc(query.limit)}`;
@@ -373,7 +392,7 @@ export function compileAggregate(
   );
   const columns = ['count(*)::int as count', ...groups.map(({ sql }) => sql), ...measures].join(', ');
   const by = groups.map(({ column }) => column);
-  const filter = `${source.rows(model, alias)} and ${condition(source, model, alias, query.where, 0)}`;
+  const filter = `${source.rows(model, alias, query.deleted)} and ${condition(source, model, alias, query.where, 0)}`;
   const grouped = by.length === 0 ? '' : ` group by ${by.join(', ')}`;
   const order = ['count(*) desc', ...by.map((column) => `${column} nulls last`)].join(', ');
   const inner = `select ${columns} from ${source.table(model)} ${alias} where ${filter}${grouped} order by ${order}`;
@@ -384,7 +403,7 @@ export function compileAggregate(
 /** What happened to a record, as far as it decides whether a subscriber is told. */
 export interface ChangedRecord {
   readonly id: string;
-  /** The version that the change made. */
+  /** The version that the change made; 0 where what was before it must not be looked for. */
   readonly version: number;
   /** Whether the change can have taken the record out of the condition. */
   readonly mayLeave: boolean;
@@ -568,6 +587,7 @@ function columnNamed(model: ModelDefinition, name: string): Column {
   if (name === 'version') return { column: 'version', type: 'integer' };
   if (name === 'createdAt') return { column: 'created_at', type: 'datetime' };
   if (name === 'updatedAt') return { column: 'updated_at', type: 'datetime' };
+  if (name === 'deletedAt') return { column: 'deleted_at', type: 'datetime' };
   const field = model.fields.find((candidate) => inputName(candidate) === name);
   if (!field) throw apiError('VALIDATION_ERROR', `${model.name} has no field ${name}.`);
   return { column: columnOf(field), type: field.type };

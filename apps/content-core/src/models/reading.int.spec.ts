@@ -7,6 +7,9 @@ import { createModelTables } from './model-tables.js';
 import { modelsApi } from './models-api.js';
 
 const [OURS, THEIRS] = SHOP_TENANTS;
+/** For a busy machine. */
+jest.setTimeout(60_000);
+
 const SEED = Number(process.env['SEED'] ?? Math.floor(Math.random() * 2 ** 31));
 
 let database: TestDatabase;

@@ -1,14 +1,26 @@
-import { MODEL_EVENT_VERSIONS, modelStream, type ModelEventKind, type RecordedEvent } from '@atomo-cc/events';
+import { kindOf, MODEL_EVENT_VERSIONS, modelStream, type RecordedEvent } from '@atomo-cc/events';
 import type { StateFold, StateToKeep } from '@atomo-cc/event-store';
 import { textArray } from '@atomo-cc/platform/postgres';
 import { columnOf, inputName, linkColumnOf, linksOf, type FieldValue, type ModelDefinition } from '@atomo-cc/schema';
 import { ARRAY_TYPES, COLUMN_TYPES, columnArray, LINK_COLUMN_TYPE } from './model-columns.js';
 
 /**
- * A record as the log tells it: its values by the names under which they are written, and beside them `createdAt` and
- * `updatedAt` (ISO 8601), which no field may be called.
+ * A record as the log tells it: its values by the names under which they are written, and beside them `createdAt`, `updatedAt`
+ * and, while it is deleted, `deletedAt` (ISO 8601, or PURGED), which no field may be called.
  */
 export type RecordFacts = Readonly<Record<string, FieldValue>>;
+
+/**
+ * The time at which a purged record was deleted, in place of a moment: ahead of all, so that it is none of those which may be
+ * restored. Its row stays, without values, so that nothing is written about it again.
+ */
+export const PURGED = '-infinity';
+
+/** From an event: when the record was deleted, null where it is there. */
+export function deletedAtOf(event: Pick<RecordedEvent, 'type' | 'recordedAt'>): Date | typeof PURGED | null {
+  const kind = kindOf(event);
+  return kind === 'purged' ? PURGED : kind === 'deleted' ? event.recordedAt : null;
+}
 
 /** How a record follows from its events. A value that no event gave is absent. */
 export const recordFold: StateFold<RecordFacts> = {
@@ -17,7 +29,16 @@ export const recordFold: StateFold<RecordFacts> = {
     // Something else that happened to the record is no change of its values.
     if (!Object.hasOwn(MODEL_EVENT_VERSIONS, kindOf(event))) return facts ?? {};
     const at = event.recordedAt.toISOString();
-    return { createdAt: at, ...facts, ...(event.data as Record<string, FieldValue>), updatedAt: at };
+    const { deletedAt: _deletedAt, ...there } = facts ?? {};
+    const times = { createdAt: there['createdAt'] ?? at, updatedAt: at };
+    switch (kindOf(event)) {
+      case 'purged':
+        return { ...times, deletedAt: PURGED };
+      case 'deleted':
+        return { ...there, ...times, deletedAt: at };
+      default:
+        return { ...there, ...(event.data as Record<string, FieldValue>), ...times };
+    }
   },
 };
 
@@ -42,11 +63,6 @@ export function modelEventTypes(model: ModelDefinition): Record<string, readonly
       Array.from({ length: newest }, (_, n) => n + 1),
     ]),
   );
-}
-
-/** What kind of event a model's event is. */
-export function kindOf({ type }: RecordedEvent): ModelEventKind {
-  return type.slice(type.lastIndexOf('.') + 1) as ModelEventKind;
 }
 
 /** The id of the record that a model's event is about. */

@@ -1,10 +1,12 @@
-import { modelEvent, modelStream, type ModelEventKind, type NewEvent } from '@atomo-cc/events';
+import { kindOf, modelEvent, modelStream, type ModelEventKind, type NewEvent } from '@atomo-cc/events';
 import { inputName, isSameValue, type FieldValue, type ModelDefinition, type RecordValues } from '@atomo-cc/schema';
 
 /** A record as commands see it. */
 export interface RecordState {
   readonly version: number;
   readonly values: RecordValues;
+  /** Null or absent: it is there. `deleted` may be restored; of `purged` there is nothing left. */
+  readonly gone?: 'deleted' | 'purged' | null;
 }
 
 /** A new record: one event with the values that were given. */
@@ -40,8 +42,24 @@ export function recordEvent(model: ModelDefinition, id: string, kind: ModelEvent
   return fields ? { ...event, personal: { subject: modelStream(model.name, id), fields } } : event;
 }
 
+/**
+ * A record that is deleted: one event that says so and no more, because the record keeps its values.
+ * @param kind `purged` takes the values out of everything that is computed from the log
+ */
+export function decideGone(model: ModelDefinition, id: string, kind: 'deleted' | 'purged'): readonly NewEvent[] {
+  return [recordEvent(model, id, kind, {})];
+}
+
 /** The record after an event. */
-export function evolve(state: RecordState | null, event: Pick<NewEvent, 'data'>): RecordState {
+export function evolve(state: RecordState | null, event: Pick<NewEvent, 'type' | 'data'>): RecordState {
   const changed = event.data as Record<string, FieldValue>;
-  return { version: (state?.version ?? 0) + 1, values: { ...state?.values, ...changed } };
+  const version = (state?.version ?? 0) + 1;
+  switch (kindOf(event)) {
+    case 'purged':
+      return { version, values: {}, gone: 'purged' };
+    case 'deleted':
+      return { version, values: { ...state?.values }, gone: 'deleted' };
+    default:
+      return { version, values: { ...state?.values, ...changed } };
+  }
 }

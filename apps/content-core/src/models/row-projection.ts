@@ -1,5 +1,5 @@
 import type { TenantId } from '@atomo-cc/kernel';
-import { modelStream, type RecordedEvent } from '@atomo-cc/events';
+import { kindOf, modelStream, type RecordedEvent } from '@atomo-cc/events';
 import {
   stateAt,
   type EventOpener,
@@ -23,11 +23,12 @@ import { LINK_COLUMNS } from './query-compiler.js';
 import {
   arrayPlaces,
   columnArrays,
-  kindOf,
+  deletedAtOf,
   maskedColumns,
   maskOf,
   modelEventTypes,
   namedColumns,
+  PURGED,
   recordFold,
   recordIdOf,
   rowColumns,
@@ -50,6 +51,9 @@ interface Folded {
   /** Null: the first event is elsewhere. */
   createdAt: Date | null;
   updatedAt: Date;
+  deletedAt: Date | typeof PURGED | null;
+  /** The values are all there are: what is not among them is empty. */
+  isWhole: boolean;
   values: RecordFacts;
 }
 
@@ -100,11 +104,14 @@ function fold(model: ModelDefinition, batch: readonly RecordedEvent[]): Map<stri
     const id = recordIdOf(model, event);
     const key = keyOf(event.tenant, id);
     const isFirst = kindOf(event) === 'created';
+    const isPurged = kindOf(event) === 'purged';
     const record = records.get(key);
     if (record) {
       record.version = event.streamVersion;
       record.updatedAt = event.recordedAt;
-      record.values = { ...record.values, ...(event.data as RecordFacts) };
+      record.deletedAt = deletedAtOf(event);
+      record.values = isPurged ? {} : { ...record.values, ...(event.data as RecordFacts) };
+      record.isWhole ||= isPurged;
       continue;
     }
     records.set(key, {
@@ -113,6 +120,8 @@ function fold(model: ModelDefinition, batch: readonly RecordedEvent[]): Map<stri
       version: event.streamVersion,
       createdAt: isFirst ? event.recordedAt : null,
       updatedAt: event.recordedAt,
+      deletedAt: deletedAtOf(event),
+      isWhole: isFirst || isPurged,
       values: event.data as RecordFacts,
     });
   }
@@ -136,15 +145,16 @@ async function upsert(
   const taken = model.fields.map((field) => `, "${columnOf(field)}" = excluded."${columnOf(field)}"`).join('');
   const left = await tx.query<{ n: number }>(
     `with r as materialized (
-       select * from unnest($1::text[]::uuid[], $2::text[]::uuid[], $3::int[], $4::timestamptz[], $5::timestamptz[], $6::text[]${arrayPlaces(stored, 7)})
-         with ordinality as r (tenant, id, version, created, updated, mask${columns}, n)
+       select * from unnest($1::text[]::uuid[], $2::text[]::uuid[], $3::int[], $4::timestamptz[], $5::timestamptz[], $6::timestamptz[], $7::text[]${arrayPlaces(stored, 8)})
+         with ordinality as r (tenant, id, version, created, updated, deleted, mask${columns}, n)
      ), written as (
-       insert into ${table} as t (tenant_id, id, version, created_at, updated_at${columns})
-       select r.tenant, r.id, r.version, coalesce(r.created, b.created_at, r.updated), r.updated${maskedColumns(stored, 'r', 'b')}
+       insert into ${table} as t (tenant_id, id, version, created_at, updated_at, deleted_at${columns})
+       select r.tenant, r.id, r.version, coalesce(r.created, b.created_at, r.updated), r.updated, r.deleted${maskedColumns(stored, 'r', 'b')}
        from r left join ${table} b on b.tenant_id = r.tenant and b.id = r.id
        order by r.tenant, r.id
        on conflict (tenant_id, id) do update
-         set version = excluded.version, created_at = excluded.created_at, updated_at = excluded.updated_at${taken}
+         set version = excluded.version, created_at = excluded.created_at, updated_at = excluded.updated_at,
+           deleted_at = excluded.deleted_at${taken}
          where t.version ${guard} excluded.version
        returning t.tenant_id, t.id
      )
@@ -155,7 +165,8 @@ async function upsert(
       intArray(records.map(({ version }) => version)),
       timestampArray(records.map(({ createdAt }) => createdAt)),
       timestampArray(records.map(({ updatedAt }) => updatedAt)),
-      textArray(records.map(({ values, createdAt }) => maskOf(stored, values, createdAt !== null))),
+      timestampArray(records.map(({ deletedAt }) => deletedAt)),
+      textArray(records.map(({ values, isWhole }) => maskOf(stored, values, isWhole))),
       ...columnArrays(stored, records),
     ],
   );
@@ -169,7 +180,7 @@ async function upsert(
 
 /** Gives the records that say something of their links these and no others. */
 async function replaceLinks(tx: Tx, { input }: LinkRelation, table: string, records: readonly Folded[]): Promise<void> {
-  const telling = records.filter(({ values, createdAt }) => createdAt !== null || values[input] !== undefined);
+  const telling = records.filter(({ values, isWhole }) => isWhole || values[input] !== undefined);
   if (telling.length === 0) return;
   const owners = [textArray(telling.map(({ tenant }) => tenant)), textArray(telling.map(({ id }) => id))];
   await tx.execute(
@@ -201,7 +212,7 @@ async function foldAnew(
   const version = row!.version;
   const whole = await stateAt(tx, tenant, modelStream(model.name, id), { version }, recordFold, codec);
   if (!whole) return;
-  const { createdAt, updatedAt, ...values } = whole.state;
+  const { createdAt, updatedAt, deletedAt = null, ...values } = whole.state;
   await upsert(
     tx,
     model,
@@ -213,6 +224,8 @@ async function foldAnew(
         version,
         createdAt: new Date(createdAt as string),
         updatedAt: new Date(updatedAt as string),
+        deletedAt: deletedAt === null || deletedAt === PURGED ? deletedAt : new Date(deletedAt as string),
+        isWhole: true,
         values,
       },
     ],

@@ -56,7 +56,14 @@ const POSITIVE = checkName(CONTACT, CONTACT.checks[0]!);
 
 /** The tables as they are when the schema was brought there. */
 function tablesOf(schema: SchemaDefinition): TableState[] {
-  const own = { tenant_id: 'uuid', id: 'uuid', version: 'int', created_at: 'timestamptz', updated_at: 'timestamptz' };
+  const own = {
+    tenant_id: 'uuid',
+    id: 'uuid',
+    version: 'int',
+    created_at: 'timestamptz',
+    updated_at: 'timestamptz',
+    deleted_at: 'timestamptz',
+  };
   const link: TableState = { table: 'link_contact_tags', columns: own, indexes: [], checks: [], note: null };
   return [
     link,
@@ -130,8 +137,8 @@ test('an empty database gets every table, and keys on the tables that are made',
     ...['contact', 'company', 'tag'].flatMap((name) => [`model_${name}`, `history_${name}`]),
   ]);
   expect(steps.flatMap(({ statements }) => statements)).toEqual([
-    'create unique index "$name" on model_contact (tenant_id, "code", "stage")',
-    'create unique index "$name" on model_contact (tenant_id, "name") where ("active" = true::boolean)',
+    'create unique index "$name" on model_contact (tenant_id, "code", "stage") where "deleted_at" is null',
+    'create unique index "$name" on model_contact (tenant_id, "name") where "deleted_at" is null and (("active" = true::boolean))',
     `alter table model_contact add constraint "${POSITIVE}" check (("amount" >= '0.00'::numeric)) not valid`,
   ]);
   expect(steps.every(({ danger, atBoot }) => danger === null && atBoot === 'take')).toBe(true);

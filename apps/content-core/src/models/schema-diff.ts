@@ -119,12 +119,16 @@ export function historyTable(model: ModelDefinition): string {
   return model.table.replace(/^model_/, 'history_');
 }
 
+/** The records among which a unique index holds: what is deleted keeps its values, and they are free for others meanwhile. */
+const THERE = '"deleted_at" is null';
+
 /** The name of the index that holds records apart: `uq_contact_email_1a2b3c4d`. It changes with fields and condition. */
 export function uniqueName(model: ModelDefinition, unique: UniqueDefinition): string {
   const columns = columnsOf(model, unique.fields);
   return named(`uq_${snakeCase(model.name)}_${columns.join('_')}`, [
     ...columns,
     predicateOf(model, unique.where) ?? '',
+    THERE,
   ]);
 }
 
@@ -204,7 +208,7 @@ function diffModel(model: ModelDefinition, found: readonly TableState[]): Schema
     ...(history ? [] : [created('history', model, historyTable(model))]),
     ...renaming,
     ...columnSteps(model, tables, live),
-    ...addedColumns(model, tables),
+    ...addedColumnSteps(model, tables),
     ...(live ? droppedKeys(model, live) : []),
     ...keySteps(model, live),
   ];
@@ -223,23 +227,31 @@ function createdLinks(model: ModelDefinition, tables: readonly TableState[]): Sc
     .map((name) => created('links', model, name));
 }
 
-/** Columns that are no field's, in tables that were made before there were any. */
-function addedColumns(model: ModelDefinition, tables: readonly TableState[]): SchemaStep[] {
-  const history = tables.filter(({ table }) => table.startsWith(historyTable(model)));
-  return linksOf(model).flatMap((relation) => {
-    const column = linkColumnOf(relation);
-    const lacking = history.filter(({ columns }) => columns[column] === undefined).map(({ table }) => table);
-    if (lacking.length === 0) return [];
-    return [
-      {
-        what: `${model.name}.${relation.name}`,
-        says: `add column ${column} (${LINK_COLUMN_TYPE}) to ${lacking.join(', ')}`,
-        atBoot: 'take' as const,
-        statements: lacking.map((table) => `alter table ${table} add column "${column}" ${LINK_COLUMN_TYPE}`),
-        danger: null,
-      },
-    ];
-  });
+/**
+ * Columns that are no field's and that tables made by older versions lack: when a record was deleted (see PURGED), and in a
+ * history the ids that it was linked to.
+ */
+export function addedColumns(
+  model: ModelDefinition,
+  kind: 'rows' | 'history',
+): readonly (readonly [column: string, type: string])[] {
+  const links = linksOf(model).map((relation) => [linkColumnOf(relation), LINK_COLUMN_TYPE] as const);
+  return [['deleted_at', 'timestamptz'], ...(kind === 'history' ? links : [])];
+}
+
+function addedColumnSteps(model: ModelDefinition, tables: readonly TableState[]): SchemaStep[] {
+  const lacking = tables.flatMap(({ table, columns }) =>
+    addedColumns(model, table.startsWith('history_') ? 'history' : 'rows')
+      .filter(([column]) => columns[column] === undefined)
+      .map(([column, type]) => ({ table, column, type })),
+  );
+  return lacking.map(({ table, column, type }) => ({
+    what: model.name,
+    says: `add column ${column} (${type}) to ${table}`,
+    atBoot: 'take',
+    statements: [`alter table ${table} add column "${column}" ${type}`],
+    danger: null,
+  }));
 }
 
 /** The renames that are still to be done, with their steps: the newest former name that the table has is the one. */
@@ -491,14 +503,15 @@ export function keySteps(model: ModelDefinition, live: TableState | undefined): 
     )
       continue;
     const where = predicateOf(model, unique.where);
-    const held = [...columns.map((column) => `"${column}" is not null`), ...(where ? [where] : [])].join(' and ');
+    const among = where ? `${THERE} and (${where})` : THERE;
+    const held = [...columns.map((column) => `"${column}" is not null`), among].join(' and ');
     const list = key.map(quoted).join(', ');
     steps.push({
       what: `${what}.${unique.fields.join('+')}`,
       says: `hold it unique in each tenant${where ? ` where ${where}` : ''} (index ${name})`,
       atBoot: 'take',
       index: name,
-      statements: [`create unique index "$name" on ${table} (${list})${where ? ` where ${where}` : ''}`],
+      statements: [`create unique index "$name" on ${table} (${list}) where ${among}`],
       danger:
         (live && {
           table,

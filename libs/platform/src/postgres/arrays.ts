@@ -38,14 +38,18 @@ export function booleanArray(values: readonly (boolean | null)[]): Buffer {
   return fixedArray(OID.bool, 1, values, (buffer, value, at) => buffer.writeUInt8(value ? 1 : 0, at));
 }
 
-/** A `timestamptz[]`, to the millisecond; `'infinity'` comes after every moment. */
-export function timestampArray(values: readonly (Date | 'infinity' | null)[]): Buffer {
+/** A `timestamptz[]`, to the millisecond; `'infinity'` comes after every moment, and `'-infinity'` before. */
+export function timestampArray(values: readonly (Date | 'infinity' | '-infinity' | null)[]): Buffer {
   return fixedArray(OID.timestamptz, 8, values, (buffer, value, at) => {
-    const isEnd = value === 'infinity';
-    const micros = isEnd ? 0 : (value.getTime() - POSTGRES_EPOCH_MS) * 1000;
+    if (typeof value === 'string') {
+      buffer.writeInt32BE(value === 'infinity' ? 0x7fff_ffff : -0x8000_0000, at);
+      buffer.writeUInt32BE(value === 'infinity' ? 0xffff_ffff : 0, at + 4);
+      return;
+    }
+    const micros = (value.getTime() - POSTGRES_EPOCH_MS) * 1000;
     const high = Math.floor(micros / TWO_TO_32);
-    buffer.writeInt32BE(isEnd ? 0x7fff_ffff : high, at);
-    buffer.writeUInt32BE(isEnd ? 0xffff_ffff : micros - high * TWO_TO_32, at + 4);
+    buffer.writeInt32BE(high, at);
+    buffer.writeUInt32BE(micros - high * TWO_TO_32, at + 4);
   });
 }
 
