@@ -38,6 +38,7 @@ const variables = {
   ADMIN_EMAIL: str({ default: 'admin@atomo.local', desc: 'The first admin.' }),
   ADMIN_PASSWORD: str({ default: '', desc: 'Password of the first admin; without it the development password.' }),
   GATEWAY_MASTER_KEY: str({ default: '', desc: 'Master key of sync-gateway; without it the development key.' }),
+  SYNC_KEY: str({ default: '', desc: 'Key of the store that `npm run vault` syncs with, instead of --key.' }),
   ATOMO_TEST_DATABASE_URL: postgresUrl({
     default: '',
     desc: 'A Postgres where tests may create databases; without it a throw-away one is started.',
@@ -67,6 +68,7 @@ export interface LocalConfig {
   readonly adminEmail: string;
   readonly adminPassword: string;
   readonly masterKey: string;
+  readonly syncKey: string;
   readonly testDatabaseUrl: string;
   readonly testRedisUrl: string;
   /** The script of the npm that runs us, when one does. */
@@ -114,6 +116,7 @@ export function readConfig(environment: Readonly<Record<string, string | undefin
     adminEmail: value.ADMIN_EMAIL,
     adminPassword: value.ADMIN_PASSWORD,
     masterKey: value.GATEWAY_MASTER_KEY,
+    syncKey: value.SYNC_KEY,
     testDatabaseUrl: value.ATOMO_TEST_DATABASE_URL,
     testRedisUrl: value.ATOMO_TEST_REDIS_URL,
     npm: given.npm_execpath,
