@@ -39,6 +39,11 @@ export class TokenBucket {
     this.at = now();
   }
 
+  /** Whether `amount` is there. */
+  has(amount: number): boolean {
+    return this.take(0) === 0 && this.level >= amount;
+  }
+
   /** Takes `amount`; answers how long to wait until it had been there, and takes nothing then. 0: it was there. */
   take(amount: number): number {
     const now = this.now();
@@ -96,7 +101,7 @@ export class Bounds {
 
   /** Whether an address has not guessed too often. */
   mayTry(address: string): boolean {
-    return bucketOf(this.failures, address, FAILURES_PER_MINUTE / 60, FAILURES_PER_MINUTE).take(0.001) === 0;
+    return bucketOf(this.failures, address, FAILURES_PER_MINUTE / 60, FAILURES_PER_MINUTE).has(1);
   }
 
   /** Notes that a handshake of this address was refused. */

@@ -1,12 +1,5 @@
 import { createHash } from 'node:crypto';
-import {
-  CONTENT_LIMIT,
-  contentFault,
-  contentHashOf,
-  type ContentHash,
-  fileKind,
-  type SyncPath,
-} from '@atomo-cc/sync-protocol';
+import { CONTENT_LIMIT, contentFault, type ContentHash, fileKind, type SyncPath } from '@atomo-cc/sync-protocol';
 
 /** How protocol 1 carries a file's bytes in its `content`. */
 export type Carriage = 'text' | 'base64';
@@ -27,7 +20,7 @@ const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
 /** The hash of bytes, as protocol 2 shows it. */
 export function hashOfBytes(bytes: Uint8Array): ContentHash {
-  return contentHashOf(createHash('sha256').update(bytes).digest());
+  return `sha256:${createHash('sha256').update(bytes).digest('hex')}` as ContentHash;
 }
 
 /** The string that protocol 1 carries for these bytes. */

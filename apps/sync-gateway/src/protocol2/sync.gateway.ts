@@ -11,6 +11,7 @@ import {
   type OpResult,
   parsePayload,
   parsePresence,
+  type Permission,
   type Presence,
   Pull,
   type Snapshot,
@@ -41,26 +42,26 @@ export class SyncGateway {
     @ConnectedSocket() socket: ClientSocket,
     @MessageBody() payload: unknown,
   ): Promise<Ack2<{ results: OpResult[] }>> {
-    const key = await this.keyOf(socket);
+    const key = await this.keyOf(socket, 'write');
     return { success: true, ...(await this.sync.push(key, socket.data.device!.id, payload)) };
   }
 
   @SubscribeMessage(CLIENT_EVENTS_2.pull)
   async pull(@ConnectedSocket() socket: ClientSocket, @MessageBody() payload: unknown): Promise<Ack2<Changes>> {
-    const key = await this.keyOf(socket);
+    const key = await this.keyOf(socket, 'read');
     const { epoch, from, limit } = parsePayload(Pull, payload);
     return { success: true, ...(await this.sync.pull(key, { epoch, from }, limit ?? undefined)) };
   }
 
   @SubscribeMessage(CLIENT_EVENTS_2.snapshot)
   async snapshot(@ConnectedSocket() socket: ClientSocket, @MessageBody() payload: unknown): Promise<Ack2<Snapshot>> {
-    const key = await this.keyOf(socket);
+    const key = await this.keyOf(socket, 'read');
     return { success: true, ...(await this.sync.snapshot(key, parsePayload(SnapshotQuery, payload))) };
   }
 
   @SubscribeMessage(CLIENT_EVENTS_2.digest)
   async digest(@ConnectedSocket() socket: ClientSocket, @MessageBody() payload: unknown): Promise<Ack2<DigestAnswer>> {
-    const key = await this.keyOf(socket);
+    const key = await this.keyOf(socket, 'read');
     const { prefix } = parsePayload(DigestQuery, payload);
     return { success: true, ...(await this.sync.digest(key, prefix ?? undefined)) };
   }
@@ -70,13 +71,13 @@ export class SyncGateway {
     @ConnectedSocket() socket: ClientSocket,
     @MessageBody() payload: unknown,
   ): Promise<Ack2<{ missing: ContentHash[] }>> {
-    const key = await this.keyOf(socket);
+    const key = await this.keyOf(socket, 'write');
     return { success: true, ...(await this.sync.missing(key, parsePayload(Missing, payload).hashes)) };
   }
 
   @SubscribeMessage(CLIENT_EVENTS_2.upload)
   async upload(@ConnectedSocket() socket: ClientSocket, @MessageBody() payload: unknown): Promise<Ack2<object>> {
-    const key = await this.keyOf(socket);
+    const key = await this.keyOf(socket, 'write');
     const { hash, bytes } = parsePayload(Upload, payload);
     await this.sync.upload(key, hash, bytes);
     return { success: true };
@@ -87,13 +88,13 @@ export class SyncGateway {
     @ConnectedSocket() socket: ClientSocket,
     @MessageBody() payload: unknown,
   ): Promise<Ack2<{ bytes: Buffer; size: number }>> {
-    const key = await this.keyOf(socket);
+    const key = await this.keyOf(socket, 'read');
     return { success: true, ...(await this.sync.download(key, payload)) };
   }
 
   @SubscribeMessage(CLIENT_EVENTS_2.setPresence)
   async setPresence(@ConnectedSocket() socket: ClientSocket, @MessageBody() payload: unknown): Promise<Ack2<object>> {
-    this.present(await this.keyOf(socket));
+    this.present(await this.keyOf(socket, 'read'));
     const { id, name } = socket.data.device!;
     this.clients.showPresence(socket, { deviceId: id, name: name ?? null, state: parsePresence(payload) });
     return { success: true };
@@ -101,21 +102,23 @@ export class SyncGateway {
 
   @SubscribeMessage(CLIENT_EVENTS_2.listPresence)
   async listPresence(@ConnectedSocket() socket: ClientSocket): Promise<Ack2<{ present: Presence[] }>> {
-    const key = await this.keyOf(socket);
+    const key = await this.keyOf(socket, 'read');
     this.present(key);
     return { success: true, present: await this.clients.present(key.storeId) };
   }
 
   /** Presence tells where in the store somebody is, so it is for those who see all of it. */
   private present(key: StoreKey): void {
-    requirePermission(key, 'read');
     if (key.prefixes.length > 0) throw syncError('FORBIDDEN', 'Keys of single folders have no part in presence.');
     this.bounds.take(key.id, 1);
   }
 
-  private async keyOf(socket: ClientSocket): Promise<StoreKey> {
+  private async keyOf(socket: ClientSocket, needed: Permission): Promise<StoreKey> {
     const key = await this.handshakes.keyOf(socket);
-    if (socket.data.protocol === 2) return key;
-    throw syncError('VALIDATION_ERROR', 'This event is of protocol 2, and the handshake was not.');
+    if (socket.data.protocol !== 2) {
+      throw syncError('VALIDATION_ERROR', 'This event is of protocol 2, and the handshake was not.');
+    }
+    requirePermission(key, needed);
+    return key;
   }
 }

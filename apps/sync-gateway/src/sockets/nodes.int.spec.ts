@@ -1,7 +1,8 @@
 import { connect, createServer, type Server, type Socket } from 'node:net';
+import { digestOf, digestTerm } from '@atomo-cc/sync-protocol';
 import { aDatabase, eventually, redisTestUrl, type TestDatabase } from '@atomo-cc/testing';
 import { gatewayMigrations } from '../migrations.js';
-import { TestGateway } from '../testing/index.js';
+import { Device2, putOf, TestGateway } from '../testing/index.js';
 
 /** A way to Redis that can be cut: Redis itself is shared with other tests. */
 class RedisLink {
@@ -167,7 +168,7 @@ describe('two nodes', () => {
     }
   }, 30_000);
 
-  it('go on alone while Redis is away, and deliver what waited when it is back', async () => {
+  it('go on while Redis is away, and lose nothing', async () => {
     const { store, issued, near, far } = await aPair();
     const beside = await here.connect((await store.aKey('read')).key);
     await link.cut();
@@ -176,13 +177,61 @@ describe('two nodes', () => {
     expect((await beside.take(1))[0]![1]).toMatchObject({ path: 'alone.md' });
     expect((await there.file(issued.key, 'alone.md')).status).toBe(200);
     expect(await here.call('GET', '/health/ready')).toMatchObject({ status: 200 });
-    expect(far.heard).toEqual([]);
+    // The other node looks for itself, within 2 s, while Redis still is away.
+    expect((await far.take(1))[0]![1]).toMatchObject({ path: 'alone.md' });
 
     await link.mend();
-    expect((await far.take(1))[0]![1]).toMatchObject({ path: 'alone.md' });
     await far.send('modified-file', { path: 'again.md', content: '' });
     await near.take(1);
   }, 30_000);
+});
+
+describe('two nodes and protocol 2', () => {
+  it('feed every device without a gap, also those that come while others write, and with Redis cut in between', async () => {
+    const store = await here.aStore();
+    const { key } = await store.aKey();
+    const writers = await Promise.all(
+      [here, there].map((node, side) => Device2.connect(node, key, { device: `writer-${side}` })),
+    );
+    const { epoch } = writers[0]!.ready;
+    const readers: Device2[] = [];
+    const total = 2 * 60 * 5;
+    const write = async (device: Device2, side: number) => {
+      for (let round = 0; round < 60; round += 1) {
+        const done = await device.push(
+          ...Array.from({ length: 5 }, (_, n) => putOf(`${side}/${n}.md`, `${side} ${round}`)),
+        );
+        expect(done.every(({ success }) => success)).toBe(true);
+        if (round === 20 && side === 0) await link.cut();
+        if (round === 40 && side === 0) await link.mend();
+        // Comes in the middle of it all, from the beginning of the log.
+        if (round % 12 === 0) {
+          readers.push(await Device2.connect(side === 0 ? there : here, key, { cursor: { epoch, seq: 0 } }));
+        }
+      }
+    };
+    await Promise.all(writers.map(write));
+    const all = Array.from({ length: total }, (_, place) => place + 1);
+    const heard = await Promise.all([...readers, ...writers].map((device) => device.changes(total)));
+    for (const changes of heard) expect(changes.map(({ seq }) => seq)).toEqual(all);
+    // And what they come to is what the store says it holds.
+    const files = new Map(heard[0]!.map(({ path, hash }) => [path, hash!]));
+    const digest = digestOf([...files].map(([path, hash]) => digestTerm(path, hash)));
+    expect(await readers[0]!.ask('digest')).toMatchObject({ seq: total, digest, count: 10 });
+  }, 60_000);
+
+  it('show devices to each other', async () => {
+    const { key } = await (await here.aStore()).aKey();
+    const [near, far] = await Promise.all([
+      Device2.connect(here, key, { device: 'near' }),
+      Device2.connect(there, key, { device: 'far' }),
+    ]);
+    await eventually('the other node hears', async () => {
+      await near.ask('presence:set', { state: { file: 'a.md' } });
+      return far.heard.some(({ event }) => event === 'presence');
+    });
+    expect(await far.ask('presence:list')).toMatchObject({ present: [{ deviceId: 'near', state: { file: 'a.md' } }] });
+  });
 });
 
 describe('a stop', () => {

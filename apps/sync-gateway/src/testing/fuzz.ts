@@ -1,0 +1,168 @@
+import { randomUUID } from 'node:crypto';
+import { CLIENT_EVENTS, CLIENT_EVENTS_2 } from '@atomo-cc/sync-protocol';
+import type { TestGateway } from './gateway.js';
+
+/** Numbers from a seed (mulberry32), so that a run can be repeated. */
+export function random(seed: number): () => number {
+  let state = seed;
+  return () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
+    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
+
+const FIELDS = [
+  'path',
+  'newPath',
+  'oldPath',
+  'content',
+  'ops',
+  'op',
+  'opId',
+  'hash',
+  'baseHash',
+  'size',
+  'inline',
+  'parts',
+  'epoch',
+  'from',
+  'limit',
+  'prefix',
+  'after',
+  'hashes',
+  'bytes',
+  'length',
+  'state',
+  '__proto__',
+  'constructor',
+  'toString',
+  'then',
+];
+const EVENTS = [
+  ...Object.values(CLIENT_EVENTS),
+  ...Object.values(CLIENT_EVENTS_2),
+  'exception',
+  'message',
+  '__proto__',
+];
+const HANDLED: ReadonlySet<string> = new Set([...Object.values(CLIENT_EVENTS), ...Object.values(CLIENT_EVENTS_2)]);
+const HASH = `sha256:${'0'.repeat(64)}`;
+
+/** Payloads that no client should send, and some that are nearly right. */
+class Junk {
+  constructor(private readonly next: () => number) {}
+
+  pick<Item>(from: readonly Item[]): Item {
+    return from[Math.floor(this.next() * from.length)]!;
+  }
+
+  value(depth = 0): unknown {
+    const leaf = () =>
+      this.pick<() => unknown>([
+        () => null,
+        () => true,
+        () => -1,
+        () => 1.5,
+        () => Number.MAX_SAFE_INTEGER + 10,
+        () => '',
+        () => 'a.md',
+        () => '../../etc/passwd',
+        () => 'CON',
+        () => 'a\0b',
+        () => '\ud800',
+        () => '\u202egnp',
+        () => 'x'.repeat(Math.floor(this.next() * 3_000)),
+        () => HASH,
+        () => randomUUID(),
+        () => Buffer.from([0xff, 0xfe]),
+      ])();
+    if (depth > 4 || this.next() < 0.5) return leaf();
+    if (this.next() < 0.4) return Array.from({ length: Math.floor(this.next() * 4) }, () => this.value(depth + 1));
+    return this.object(depth + 1);
+  }
+
+  object(depth = 0): object {
+    const found: Record<string, unknown> = Object.create(null) as Record<string, unknown>;
+    for (let left = Math.floor(this.next() * 6); left > 0; left -= 1) found[this.pick(FIELDS)] = this.value(depth);
+    if (depth === 0 && this.next() < 0.3) found['ops'] = Array.from({ length: 3 }, () => this.operation());
+    return found;
+  }
+
+  operation(): unknown {
+    if (this.next() < 0.3) return this.value(1);
+    const base = { opId: randomUUID(), op: this.pick(['put', 'delete', 'rename', 'delete-folder', 'rename-folder']) };
+    return { ...base, path: 'f/a.md', newPath: 'f/b.md', hash: HASH, size: 0, [this.pick(FIELDS)]: this.value(1) };
+  }
+
+  frame(): string {
+    const text = JSON.stringify([this.pick(EVENTS), this.value()]);
+    const cut = Math.floor(this.next() * text.length);
+    return this.pick([
+      () => `42${text.slice(0, cut)}`,
+      () => `42${text.slice(0, cut)}\u0000${text.slice(cut)}`,
+      () => `45${Math.floor(this.next() * 1e6)}-${text}`,
+      () => `42/${'n'.repeat(cut)},${text}`,
+      () => `4${Math.floor(this.next() * 10)}${text}`,
+      () => '['.repeat(1 + cut * 50),
+      () => String(Math.floor(this.next() * 10)),
+    ])();
+  }
+}
+
+/**
+ * Sends so many malformed events to a gateway: to the handlers of both protocols, with and without an ack, and on a tenth
+ * of the connections frames below Socket.IO that make no sense.
+ * @returns how many were sent, and the codes of what was answered
+ */
+export async function fuzz(
+  gateway: TestGateway,
+  key: string,
+  count: number,
+  seed: number,
+): Promise<{ sent: number; codes: Map<string, number> }> {
+  const next = random(seed);
+  const junk = new Junk(next);
+  const codes = new Map<string, number>();
+  const note = (code: string) => void codes.set(code, (codes.get(code) ?? 0) + 1);
+  const auths = [{ apiKey: key }, { apiKey: key, protocol: 2, device: { id: 'fuzz' } }];
+  let sent = 0;
+  while (sent < count) {
+    const client = await gateway.connectWith(junk.pick(auths)).catch(() => null);
+    if (!client) {
+      note('refused connection');
+      continue;
+    }
+    let waiting = 0;
+    const isRough = next() < 0.1;
+    const ended = new Promise<void>((resolve) => client.socket.once('disconnect', () => resolve()));
+    const answered: Promise<void>[] = [];
+    for (let left = Math.min(200, count - sent); left > 0 && client.socket.connected; left -= 1) {
+      sent += 1;
+      const event = junk.pick(EVENTS);
+      const payload = next() < 0.8 ? [junk.object()] : [junk.value(), junk.value()];
+      if (isRough && next() < 0.05) {
+        const raw = client.socket.io.engine as unknown as { transport: { ws: { send(frame: string): void } } };
+        raw.transport.ws.send(junk.frame());
+      } else if (next() < 0.2 || !HANDLED.has(event)) client.socket.emit(event, ...payload);
+      else {
+        waiting += 1;
+        answered.push(
+          new Promise((resolve) => {
+            client.socket.emit(event, ...payload, (ack: { error?: { code: string } }) => {
+              waiting -= 1;
+              note(ack.error?.code ?? 'success');
+              resolve();
+            });
+          }),
+        );
+      }
+    }
+    // A frame that makes no sense may cost its connection; on one that stays, everything that is handled is answered.
+    await Promise.race([ended, Promise.all(answered)]);
+    if (client.socket.connected && waiting > 0) note('no answer');
+    client.socket.disconnect();
+  }
+  return { sent, codes };
+}
