@@ -76,3 +76,47 @@ test('no message holds a secret', () => {
     }),
   ).toThrow(expect.objectContaining({ message: expect.not.stringMatching(/hidden|passphrase|our own/) }));
 });
+
+describe('the edge', () => {
+  const REST = {
+    DATABASE_URL: 'postgres://a@b/c',
+    REDIS_URL: 'redis://x',
+    MEMORY_URI: '/tmp/m',
+    ATOMO_MODE: 'embedded',
+  };
+  test.each([
+    ['embedded', 'auto', true],
+    ['embedded', 'off', false],
+    ['embedded', undefined, true],
+  ])('in mode %s with INTROSPECTION %s the schema can be looked at: %s', (ATOMO_MODE, INTROSPECTION, expected) => {
+    expect(contentCoreConfig({ ...REST, ATOMO_MODE, INTROSPECTION }).isIntrospected).toBe(expected);
+  });
+
+  test('outside development it cannot, unless it is asked for', () => {
+    const secret = 'x'.repeat(40);
+    const production = {
+      ...REST,
+      ATOMO_MODE: 'production',
+      MEMORY_URI: 's3://b/m',
+      AUTH_SECRET: secret,
+      ENCRYPTION_KEY: secret,
+      ADMIN_EMAIL: 'a@b.example',
+      ADMIN_PASSWORD: secret,
+    };
+    expect(contentCoreConfig(production).isIntrospected).toBe(false);
+    expect(contentCoreConfig({ ...production, INTROSPECTION: 'on' }).isIntrospected).toBe(true);
+  });
+
+  test('origins are a list of origins', () => {
+    expect(contentCoreConfig(REST).CORS_ORIGINS).toEqual([]);
+    const given = { ...REST, CORS_ORIGINS: 'https://a.example, http://localhost:5173' };
+    expect(contentCoreConfig(given).CORS_ORIGINS).toEqual(['https://a.example', 'http://localhost:5173']);
+  });
+
+  test.each(['*', 'https://*.example.com', 'https://a.example/', 'a.example', 'null', 'ftp://a.example'])(
+    'CORS_ORIGINS=%s stops the start',
+    (CORS_ORIGINS) => {
+      expect(() => contentCoreConfig({ ...REST, CORS_ORIGINS })).toThrow(/CORS_ORIGINS/);
+    },
+  );
+});

@@ -2,6 +2,7 @@ import {
   blobVariables,
   loadConfig,
   memoryVariables,
+  originList,
   requireReachableMemory,
   requireSecret,
   servicePort,
@@ -23,6 +24,16 @@ const variables = {
   ATOMO_SERVICE: str({
     default: 'services/crm',
     desc: 'The folder whose schema.ts declares the models.',
+  }),
+  CORS_ORIGINS: originList({
+    default: [],
+    example: 'https://app.example.com,https://admin.example.com',
+    desc: 'The origins whose pages may call the API from a browser, with commas between. Empty: those of its own origin alone.',
+  }),
+  INTROSPECTION: str({
+    choices: ['auto', 'on', 'off'],
+    default: 'auto',
+    desc: 'Whether callers may look at the GraphQL schema and browsers get GraphiQL. auto: under `npm start` alone.',
   }),
   AUTH_SECRET: str({
     default: '',
@@ -88,6 +99,7 @@ export function contentCoreConfig(environment?: Readonly<Record<string, string |
   const config = loadConfig(variables, environment);
   return {
     ...config,
+    isIntrospected: config.INTROSPECTION === 'auto' ? config.ATOMO_MODE === 'embedded' : config.INTROSPECTION === 'on',
     MEMORY_URI: requireReachableMemory(config),
     AUTH_SECRET: secretOf(config, 'AUTH_SECRET', 'development secret, never used outside npm start', MIN_AUTH_SECRET),
     AUTH_SECRETS_ACCEPTED: acceptedSecretsOf(config.AUTH_SECRETS_ACCEPTED),

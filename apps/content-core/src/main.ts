@@ -1,3 +1,4 @@
+import cors from '@fastify/cors';
 import multipart from '@fastify/multipart';
 import { accessEntities, Accounts, openAccess } from '@atomo-cc/access';
 import { ATOMO_EVENTS } from '@atomo-cc/events';
@@ -36,6 +37,8 @@ import { usersApi } from './users/index.js';
 const NAME = 'content-core';
 /** Relay, login and the shards of projections and their builds; a shard takes a connection while it has something to do. */
 const SYSTEM_POOL = 8;
+/** How long a browser believes what it was told of another origin's rights: Chromium's own greatest is two hours. */
+const PREFLIGHT_SECONDS = 600;
 
 await runService(async () => {
   const config = contentCoreConfig();
@@ -106,9 +109,20 @@ await runService(async () => {
       // One file a request, of any size: it is streamed into storage, never held.
       await app.register(multipart, { limits: { fileSize: Infinity, files: 1, fields: 8 } });
       const fastify = app.getHttpAdapter().getInstance();
+      // Without it a browser shows no answer to a page of another origin, and asks before it sends what is no plain form.
+      if (config.CORS_ORIGINS.length > 0) {
+        await fastify.register(cors, {
+          origin: [...config.CORS_ORIGINS],
+          methods: ['GET', 'POST', 'PUT', 'PATCH', 'DELETE'],
+          allowedHeaders: ['authorization', 'content-type', 'if-none-match', 'traceparent'],
+          exposedHeaders: ['etag', 'retry-after', 'x-request-id'],
+          maxAge: PREFLIGHT_SECONDS,
+        });
+      }
       sockets = serveApi(fastify, {
         schemas,
         authenticate: (authorization, believedMs) => access.callers.authenticate(authorization, believedMs),
+        introspection: config.isIntrospected,
         logger: app.get(LOGGER),
         isTrustedProxy: config.TRUSTED_PROXIES,
         onDenied: (principal, operation, from) => access.refusals.denied(principal, operation, from),

@@ -25,6 +25,9 @@ import { aContentCore, type Json, type RunningContentCore } from '../testing/ind
 const SEED = Number(process.env['SEED'] ?? Math.floor(Math.random() * 2 ** 31));
 /** Requests of each kind. `FUZZ_RUNS=5000` for a long look. */
 const RUNS = Number(process.env['FUZZ_RUNS'] ?? 150);
+/** Of CI's time, however busy its machine is, this much for each kind of request; a long look takes what it takes. */
+const SHARE =
+  process.env['FUZZ_RUNS'] === undefined ? { interruptAfterTimeLimit: 4_000, markInterruptAsFailure: false } : {};
 /** One request may take this long on a busy machine; what is unbounded takes minutes. */
 const PATIENCE_MS = 10_000;
 
@@ -361,7 +364,7 @@ afterEach(async () => {
 const fuzz = (property: (draw: Draw) => Promise<void>, runs = RUNS) =>
   fc.assert(
     fc.asyncProperty(fc.gen(), (gen) => property(drawFrom(gen))),
-    { seed: SEED, numRuns: runs, endOnFailure: true },
+    { seed: SEED, numRuns: runs, endOnFailure: true, ...SHARE },
   );
 
 test('documents and variables, sound and broken, over HTTP', async () => {

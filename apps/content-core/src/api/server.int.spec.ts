@@ -223,6 +223,33 @@ describe('GraphiQL', () => {
     expect([...page.matchAll(/url\(["']?(https?:[^"')]+)/g)].map(([, address]) => address)).toEqual([]);
   });
 
+  test('its page may run its own scripts and nothing else, and be framed by nobody', async () => {
+    const response = await fetch(api.url, { headers: { accept: 'text/html' } });
+    const policy = response.headers.get('content-security-policy')!;
+    expect(policy).toMatch(/default-src 'none'; script-src ('sha256-[^']+' ?)+;/);
+    expect(policy).toContain("frame-ancestors 'none'");
+    expect(policy).not.toMatch(/script-src [^;]*unsafe/);
+  });
+
+  test('where the schema is closed there is none, no introspection, and no name is suggested', async () => {
+    const closed = await anApi([PART], undefined, { introspection: false });
+    try {
+      const page = await fetch(closed.url, { headers: { accept: 'text/html' } });
+      expect(page.status).toBe(401);
+      for (const query of ['{ __schema { types { name } } }', '{ __type(name: "Query") { name } }'])
+        expect((await closed.ask(query)).errors?.[0]).toMatchObject({
+          message: expect.stringMatching(/^GraphQL introspection has been disabled/),
+          extensions: { code: 'VALIDATION_ERROR' },
+        });
+      const { errors } = await closed.ask('{ hallo }');
+      expect(errors?.[0]?.message).toBe('Cannot query field "hallo" on type "Query".');
+      expect((await api.ask('{ hallo }')).errors?.[0]?.message).toContain('"hello"');
+      expect(await closed.data('{ hello __typename }')).toEqual({ hello: 'hello you', __typename: 'Query' });
+    } finally {
+      await closed.close();
+    }
+  });
+
   test('is not what a program gets', async () => {
     const response = await fetch(`${api.url}?query={hello}`, { headers: { accept: 'application/json', ...TOKEN } });
     expect(await response.json()).toEqual({ data: { hello: 'hello you' } });

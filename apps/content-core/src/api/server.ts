@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import type { IncomingMessage, Server } from 'node:http';
 import type { Duplex } from 'node:stream';
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
@@ -6,6 +7,7 @@ import {
   getOperationAST,
   getVariableValues,
   Kind,
+  NoSchemaIntrospectionCustomRule,
   OperationTypeNode,
   specifiedRules,
   validate,
@@ -57,6 +59,8 @@ export interface ApiServerOptions {
   readonly logger: Logger;
   /** Told of each field or operation that was forbidden. */
   readonly onDenied?: (principal: Principal, operation: string, from: Origin) => void;
+  /** Whether callers may look at the schema, and browsers get GraphiQL; so unless it is false. Names are then not suggested either. */
+  readonly introspection?: boolean;
   /** Whose word on the addresses of callers counts; nobody's unless given. */
   readonly isTrustedProxy?: IsTrusted;
 }
@@ -67,7 +71,8 @@ export interface ApiServerOptions {
  * closes the open connections.
  */
 export function serveApi(fastify: FastifyInstance, options: ApiServerOptions): { close(): Promise<void> } {
-  const documents = new DocumentCache();
+  const isOpen = options.introspection ?? true;
+  const documents = new DocumentCache(isOpen);
   const formatError = errorFormatter(options.logger);
   const subscribers = new Subscribers(options.authenticate);
   const streams = new Set<EventStream>();
@@ -175,8 +180,9 @@ export function serveApi(fastify: FastifyInstance, options: ApiServerOptions): {
   };
   fastify.post('/graphql', { errorHandler }, answer);
   fastify.get('/graphql', (request, reply) => {
-    if (!request.headers.accept?.includes('text/html')) return answer(request, reply);
-    return reply.type('text/html').send(graphiql());
+    if (!isOpen || !request.headers.accept?.includes('text/html')) return answer(request, reply);
+    const { page, policy } = graphiql();
+    return reply.type('text/html').header('content-security-policy', policy).send(page);
   });
   const sockets = serveSockets(fastify.server, options, documents, subscribers, formatError);
   return {
@@ -222,10 +228,12 @@ declare module 'fastify' {
   }
 }
 
-let graphiqlPage: string | undefined;
+let graphiqlPage: { page: string; policy: string } | undefined;
 
-function graphiql(): string {
-  graphiqlPage ??= renderGraphiQL({
+/** The page, and what a browser may do for it: run its own scripts, which are in it, and talk to this server. */
+function graphiql(): { page: string; policy: string } {
+  if (graphiqlPage) return graphiqlPage;
+  const page = renderGraphiQL({
     title: 'Atomo GraphiQL',
     endpoint: '/graphql',
     subscriptionsProtocol: 'WS',
@@ -240,6 +248,24 @@ function graphiql(): string {
 }
 `,
   });
+  const scripts = [...page.matchAll(/<script\b[^>]*>([\s\S]*?)<\/script>/g)].map(([, script]) => {
+    const hash = createHash('sha256').update(script!).digest('base64');
+    return `'sha256-${hash}'`;
+  });
+  const policy = [
+    "default-src 'none'",
+    `script-src ${scripts.join(' ')}`,
+    // The editor colours its words, and works in the background, by what it makes itself.
+    "style-src 'unsafe-inline'",
+    'font-src data:',
+    'img-src data:',
+    'worker-src blob: data:',
+    "connect-src 'self'",
+    "frame-ancestors 'none'",
+    "base-uri 'none'",
+    "form-action 'none'",
+  ].join('; ');
+  graphiqlPage = { page, policy };
   return graphiqlPage;
 }
 
@@ -394,7 +420,10 @@ async function carryOut<Result extends Followed>(
 function beyondScope({ document, operationName, contextValue }: ExecutionArgs): GraphQLError | null {
   const operation = getOperationAST(document, operationName);
   try {
-    requireScope((contextValue as ApiContext).principal, operation?.operation === OperationTypeNode.MUTATION ? 'write' : 'read');
+    requireScope(
+      (contextValue as ApiContext).principal,
+      operation?.operation === OperationTypeNode.MUTATION ? 'write' : 'read',
+    );
     return null;
   } catch (error) {
     return new GraphQLError((error as Error).message, { nodes: operation ?? null, originalError: error as Error });
@@ -428,10 +457,15 @@ interface Prepared {
 }
 
 const RULES = [...specifiedRules, UnconditionalSubscription];
+/** What graphql adds to a name that it does not know: names that it does. */
+const SUGGESTION = / Did you mean .*\?$/s;
 
 /** Parsed, checked and compiled documents by their text and the schema: the same query is prepared once. */
 class DocumentCache {
   private readonly byText = new Map<string, DocumentNode>();
+  /** @param isOpen whether the schema may be looked at */
+  constructor(private readonly isOpen: boolean) {}
+
   private readonly bySchema = new WeakMap<DocumentNode, Map<GraphQLSchema, Prepared>>();
 
   parse(text: string): DocumentNode {
@@ -456,9 +490,16 @@ class DocumentCache {
     const prepared = this.prepared(schema, document);
     if (!prepared.errors) {
       const refused = brokenLimit(document) ?? lackingIn(schema, document);
-      prepared.errors = refused ? [refused] : validate(schema, document, RULES);
+      prepared.errors = refused ? [refused] : this.check(schema, document);
     }
     return prepared.errors;
+  }
+
+  private check(schema: GraphQLSchema, document: DocumentNode): readonly GraphQLError[] {
+    if (this.isOpen) return validate(schema, document, RULES);
+    return validate(schema, document, [...RULES, NoSchemaIntrospectionCustomRule]).map(
+      ({ message, nodes }) => new GraphQLError(message.replace(SUGGESTION, ''), { nodes: nodes ?? null }),
+    );
   }
 
   execute(args: ExecutionArgs) {

@@ -519,9 +519,26 @@ describe('the progress subscription', () => {
 });
 
 describe('the rest of REST', () => {
-  test('the schema is shown to everyone, and nothing else is', async () => {
-    const response = await fetch(`${service.url}/meta/schema`);
+  let AS_ADMIN: Record<string, string>;
+  beforeAll(() => (AS_ADMIN = { authorization: `Bearer ${token}` }));
+  const schema = (headers: Record<string, string>) => fetch(`${service.url}/meta/schema`, { headers });
+
+  test('the schema is shown to who has logged in, as their role has it', async () => {
+    expect((await schema({})).status).toBe(401);
+    const response = await schema(AS_ADMIN);
     expect(response.status).toBe(200);
-    expect(await response.json()).toEqual(describeSchema(SHOP, 'Admin'));
+    expect(response.headers.get('cache-control')).toBe('private, no-cache');
+    expect(await response.json()).toEqual(JSON.parse(JSON.stringify(describeSchema(SHOP, 'Admin'))));
+  });
+
+  test('the schema is sent again only when it is another one', async () => {
+    const etag = (await schema(AS_ADMIN)).headers.get('etag')!;
+    for (const known of [etag, `"x", W/${etag}`, '*']) {
+      const unchanged = await schema({ ...AS_ADMIN, 'if-none-match': known });
+      expect([unchanged.status, await unchanged.text()]).toEqual([304, '']);
+    }
+    expect((await schema({ ...AS_ADMIN, 'if-none-match': '"another"' })).status).toBe(200);
+    // Who is nobody learns not even that.
+    expect((await schema({ 'if-none-match': etag })).status).toBe(401);
   });
 });

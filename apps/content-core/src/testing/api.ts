@@ -81,6 +81,7 @@ export const callers = { role: 'Admin' };
 export async function anApi(
   parts: readonly (ApiPart | RolePart)[],
   roles: readonly string[] = DEFAULT_ROLES,
+  more: { readonly introspection?: boolean } = {},
 ): Promise<TestApi> {
   const fastify = Fastify({ forceCloseConnections: true });
   traceRequests(fastify);
@@ -90,6 +91,7 @@ export async function anApi(
   const sockets = serveApi(fastify, {
     schemas: new RoleSchemas(parts, roles),
     logger,
+    ...more,
     authenticate: async (authorization) => {
       const token = /^Bearer (.*)$/.exec(authorization ?? '')?.[1];
       if (token === 'broken' || unanswered.has(token ?? '')) throw new Error('select secret from safe');

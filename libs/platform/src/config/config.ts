@@ -53,6 +53,19 @@ export const proxyList = makeValidator<IsTrusted>((input) => {
   }
 });
 
+/** Origins of web pages with commas between, such as `https://app.example.com`; no path, no wildcard. */
+export const originList = makeValidator<readonly string[]>((input) => {
+  const origins = input
+    .split(',')
+    .map((entry) => entry.trim())
+    .filter((entry) => entry !== '');
+  for (const origin of origins) {
+    if (!/^https?:[^*]+$/.test(origin) || !URL.canParse(origin) || new URL(origin).origin !== origin)
+      throw new EnvError('is no list of origins such as https://app.example.com, without a path, with commas between');
+  }
+  return origins;
+});
+
 /** Where blobs are kept: empty is Postgres, else `parseBlobsUrl` says what is right. */
 export const blobsUrl = makeValidator<string>((input) => {
   parseBlobsUrl(input);

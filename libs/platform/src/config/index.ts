@@ -5,6 +5,7 @@ export {
   count,
   loadConfig,
   memoryVariables,
+  originList,
   parseBlobsUrl,
   postgresUrl,
   redisUrl,

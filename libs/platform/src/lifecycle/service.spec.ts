@@ -77,6 +77,21 @@ describe('the endpoints for operators', () => {
     expect(metrics.text).not.toContain('12345');
   });
 
+  it('every answer tells browsers to frame, run and guess nothing', async () => {
+    const { url } = await start();
+    for (const path of ['/health/live', '/nowhere']) {
+      const { headers } = await get(url + path);
+      expect(Object.fromEntries(headers)).toMatchObject({
+        'content-security-policy': "default-src 'none';frame-ancestors 'none'",
+        'x-content-type-options': 'nosniff',
+        'x-frame-options': 'DENY',
+        'referrer-policy': 'no-referrer',
+        'cross-origin-resource-policy': 'same-origin',
+      });
+      expect(headers.get('x-powered-by')).toBeNull();
+    }
+  });
+
   it('how long a stream of events was open is not among the durations of requests', async () => {
     const { url } = await start({
       configure: (app) => {

@@ -11,6 +11,7 @@ import {
 } from '@nestjs/common';
 import { APP_FILTER, NestFactory } from '@nestjs/core';
 import { FastifyAdapter, type NestFastifyApplication } from '@nestjs/platform-fastify';
+import helmet, { type FastifyHelmetOptions } from '@fastify/helmet';
 import {
   type FastifyBaseLogger,
   type FastifyInstance,
@@ -28,6 +29,16 @@ import type { IsTrusted } from '../config/index.js';
 const STOP_TIMEOUT_MS = 280_000;
 /** The default limit of a request's body; routes that take files stream them and set their own. */
 const BODY_LIMIT = 1024 * 1024;
+/**
+ * What browsers are told with every answer: our answers are data, which no page of anybody is to frame, run or guess the type of.
+ * A route that answers a page sets a policy of its own.
+ */
+const SECURITY_HEADERS: FastifyHelmetOptions = {
+  contentSecurityPolicy: { useDefaults: false, directives: { defaultSrc: ["'none'"], frameAncestors: ["'none'"] } },
+  xFrameOptions: { action: 'deny' },
+  // Who may read an answer from another origin is CORS' to say, and that lets nobody in unless it is set.
+  crossOriginResourcePolicy: { policy: 'same-origin' },
+};
 /** The token under which the service's logger is injected. */
 export const LOGGER = Symbol('logger');
 
@@ -148,6 +159,7 @@ export async function startService(options: ServiceOptions): Promise<RunningServ
   });
   const fastify: FastifyInstance = app.getHttpAdapter().getInstance();
   traceRequests(fastify);
+  await fastify.register(helmet, SECURITY_HEADERS);
   addOperatorRoutes(fastify, health, metrics, logger);
   try {
     await options.configure?.(app);
