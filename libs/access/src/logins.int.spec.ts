@@ -1,5 +1,5 @@
 import { eventStoreMigrations } from '@atomo-cc/event-store';
-import { DEFAULT_TENANT_ID } from '@atomo-cc/kernel';
+import { DEFAULT_TENANT_ID, type TenantId } from '@atomo-cc/kernel';
 import { openSystemDatabase, type SystemDatabase } from '@atomo-cc/platform/postgres';
 import { openRedis, type Redis } from '@atomo-cc/platform/redis';
 import { aDatabase, aRedis, type TestDatabase } from '@atomo-cc/testing';
@@ -255,6 +255,39 @@ describe('what the log is told of refusals', () => {
     expect(told.length).toBeLessThanOrEqual(258);
     expect(told.reduce((sum, { data }) => sum + (data['count'] as number), 0)).toBe(600);
     expect(told.at(-1)!.data).toMatchObject({ reason: 'others' });
+  });
+
+  test('a right password of somebody who is shut out is told as that, and answered as a wrong one', async () => {
+    const { logins, refusals } = aProcess();
+    await database.asOwner('update users set disabled_at = now()');
+    const began = performance.now();
+    const shut: unknown = await logins.login(ADMIN).catch((error: unknown) => error);
+    expect(performance.now() - began).toBeGreaterThanOrEqual(249);
+    expect(shut).toEqual(await logins.login(WRONG).catch((error: unknown) => error));
+    await refusals.flush();
+    expect((await events()).map(({ data }) => data['reason'])).toEqual(['shut', 'wrong']);
+  });
+
+  test('nothing is told of a tenant that is being deleted: its log would begin anew', async () => {
+    const { logins, sessions, refusals } = aProcess();
+    const { accessToken } = await logins.login(ADMIN);
+    const me = await sessions.verifyAccessToken(accessToken);
+    const [deleted, gone] = ['c', 'd'].map((end) => `00000000-0000-7000-8000-00000000000${end}` as TenantId);
+    await database.asOwner(
+      `insert into tenants (id, name, slug, suspended_at, deleting_at) values ($1, 'C', 'c', now(), now())`,
+      [deleted],
+    );
+    await database.asOwner(
+      `insert into users (id, tenant_id, email, name, password_hash, role)
+       values (gen_random_uuid(), $1, 'gone@example.com', 'Gone', '!', 'Admin')`,
+      [deleted],
+    );
+    for (const tenantId of [deleted!, gone!]) refusals.denied({ ...me, tenantId }, 'look', {});
+    refusals.loginRefused('gone@example.com', 'limited', {});
+    await refusals.flush();
+    expect(await events()).toMatchObject([{ stream: `tenant-${DEFAULT_TENANT_ID}` }]);
+    const tenants = await database.asOwner('select distinct tenant_id from event_log');
+    expect(tenants).toEqual([{ tenant_id: DEFAULT_TENANT_ID }]);
   });
 
   test('is kept until the database takes it', async () => {

@@ -43,14 +43,14 @@ export class Logins {
     const user = await this.checked(login.email, login.password, from, () =>
       this.credentials.user({ email: login.email }),
     );
-    if (!user) {
-      await new Promise((resolve) => setTimeout(resolve, began + REFUSED_AFTER_MS - performance.now()));
-      throw wrongLogin();
+    if (user) {
+      const proved = isOutdated(user.passwordHash) ? await this.replaceHash(user, login.password) : user;
+      const grant = await this.sessions.open(proved, from);
+      if (grant) return grant;
+      this.refusals.loginRefused(login.email, 'shut', from);
     }
-    const proved = isOutdated(user.passwordHash) ? await this.replaceHash(user, login.password) : user;
-    const grant = await this.sessions.open(proved, from);
-    if (!grant) throw wrongLogin();
-    return grant;
+    await new Promise((resolve) => setTimeout(resolve, began + REFUSED_AFTER_MS - performance.now()));
+    throw apiError('UNAUTHENTICATED', 'The e-mail address or the password is wrong.');
   }
 
   /**
@@ -115,7 +115,7 @@ export class Logins {
       const user = await find();
       if (await verifyPassword(user?.passwordHash, password)) {
         await counted.giveBack();
-        if (!user?.disabledAt) return user;
+        return user;
       }
       this.refusals.loginRefused(account, 'wrong', from);
       return undefined;
@@ -137,8 +137,4 @@ export class Logins {
     );
     return Object.assign(user, { passwordHash });
   }
-}
-
-function wrongLogin() {
-  return apiError('UNAUTHENTICATED', 'The e-mail address or the password is wrong.');
 }

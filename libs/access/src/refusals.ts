@@ -50,8 +50,8 @@ export class Refusals {
     this.timer = setInterval(() => void this.flush(), COALESCED_MS).unref();
   }
 
-  /** A login was refused: `wrong` by its password, `limited` by a brake. */
-  loginRefused(email: string, reason: 'wrong' | 'limited', from: Origin): void {
+  /** A login was refused: `wrong` by its password, `limited` by a brake, `shut` since the user or the tenant is shut out. */
+  loginRefused(email: string, reason: 'wrong' | 'limited' | 'shut', from: Origin): void {
     const account = normalEmail(email);
     this.note(
       `login ${reason} ${account}`,
@@ -115,12 +115,14 @@ export class Refusals {
     entry.addresses = new Set();
     try {
       const tenant = await this.system.transaction(async (tx) => {
-        const { tenantId, stream, actor } = await placeOf(tx, entry.about);
+        const place = await placeOf(tx, entry.about);
+        if (!place) return null;
+        const { tenantId, stream, actor } = place;
         const event = accessEvent(kind, { ...what, count, addresses: addresses.size });
         await recordAccess(tx, tenantId, stream, event, { ...from, actor });
         return tenantId;
       });
-      this.options.onAppended?.(tenant);
+      if (tenant) this.options.onAppended?.(tenant);
     } catch (error) {
       entry.count += count;
       for (const address of addresses) entry.addresses.add(address);
@@ -129,18 +131,31 @@ export class Refusals {
   }
 }
 
-/** Where an event belongs. Accounts that do not exist, and what is too much to keep apart, are the operator's affair: the first tenant's. */
-async function placeOf(tx: Tx, about: About): Promise<{ tenantId: TenantId; stream: string; actor: string }> {
+interface Place {
+  readonly tenantId: TenantId;
+  readonly stream: string;
+  readonly actor: string;
+}
+
+/**
+ * Where an event belongs. Accounts that do not exist, and what is too much to keep apart, are the operator's affair: the first
+ * tenant's. Nowhere when the tenant is being deleted, whose log goes with it: its row is locked, so that no deletion begins before
+ * the event is committed.
+ */
+async function placeOf(tx: Tx, about: About): Promise<Place | null> {
   if (about !== 'others' && 'principal' in about) {
     const { tenantId, actor } = about.principal;
-    return { tenantId, actor, stream: actor.replace(':', '-') };
+    const kept = await tx.query('select 1 from tenants where id = $1 and deleting_at is null for share', [tenantId]);
+    return kept.length > 0 ? { tenantId, actor, stream: actor.replace(':', '-') } : null;
   }
   const [user] =
     about === 'others'
       ? []
-      : await tx.query<{ id: string; tenant_id: TenantId }>('select id, tenant_id from users where email = $1', [
-          about.email,
-        ]);
+      : await tx.query<{ id: string; tenant_id: TenantId }>(
+          `select u.id, u.tenant_id from users u join tenants t on t.id = u.tenant_id
+           where u.email = $1 and t.deleting_at is null for share of t`,
+          [about.email],
+        );
   return user
     ? { tenantId: user.tenant_id, actor: NOBODY, stream: accessStream('user', user.id) }
     : { tenantId: DEFAULT_TENANT_ID, actor: NOBODY, stream: accessStream('tenant', DEFAULT_TENANT_ID) };
