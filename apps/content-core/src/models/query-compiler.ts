@@ -16,6 +16,7 @@ import {
   type LinkRelation,
   type ModelDefinition,
   type RelationDefinition,
+  type Scalar,
 } from '@atomo-cc/schema';
 import { argumentsOf, pageSize, type Selection } from '../api/index.js';
 import { COLUMN_TYPES } from './model-columns.js';
@@ -214,13 +215,11 @@ class Source {
     if (!rule) {
       const whole = this.whole(model);
       const caller = { id: userId, role: access.role };
-      // However often the rule is set, each of its values has one place.
-      const places: string[] = [];
-      rule = (of) => {
-        let at = -1;
-        const value = (given: unknown) => (places[(at += 1)] ??= this.statement.add(given));
-        return conditionSql(whole, where, { column: (field) => `${of}."${columnOf(field)}"`, value, caller });
-      };
+      let asker: string | undefined;
+      // What the schema says stands in the text: a planner that does not know it plans every execution anew. Who asks has a place.
+      const value = (given: Scalar | readonly Scalar[]) =>
+        given === userId ? (asker ??= this.statement.add(given)) : sqlLiteral(given);
+      rule = (of) => conditionSql(whole, where, { column: (field) => `${of}."${columnOf(field)}"`, value, caller });
       this.rules.set(model.name, rule);
     }
     return `(${rule(alias)})`;
