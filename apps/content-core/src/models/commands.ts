@@ -35,16 +35,32 @@ import { fateOf, sqlState, type AppDatabase, type Tx } from '@atomo-cc/platform/
 import { currentTraceparent, withoutSpan, withSpan } from '@atomo-cc/platform/telemetry';
 import type { ApiContext } from '../api/index.js';
 import { CommandSpans } from './command-spans.js';
-import { planDeletion, planReturn, type Plan } from './deletion.js';
+import {
+  MAX_RECORDS_PER_COMMAND,
+  planDeletion,
+  planReturn,
+  tooMany,
+  type Plan,
+  type RecordChange,
+} from './deletion.js';
+import { compileMatching, type Where } from './query-compiler.js';
 import { changeRefusal, maySee, readerOf, seesSome, toldRefusal, type Reader } from './record-access.js';
-import { lockRecords, lockReferences, referencesOf, sendRows, workingOn, type Working } from './record-rows.js';
+import {
+  lockRecords,
+  lockReferences,
+  referencesOf,
+  sendRows,
+  workingOn,
+  type WantedReference,
+  type Working,
+} from './record-rows.js';
 import { PURGED, recordToKeep } from './record-states.js';
 import { decideCreate, decideUpdate, evolve, recordEvent, type RecordState } from './record.js';
 import { violationOf } from './violations.js';
 
 /** What someone wants done to one record. */
 export interface RecordCommand {
-  readonly kind: 'create' | 'update' | 'restore' | 'delete' | 'purge';
+  readonly kind: 'create' | 'update' | 'restore' | 'delete' | 'purge' | ManyKind;
   readonly model: ModelDefinition;
   /** Of the record; a new one gets its id before the command waits for its turn, so that trying again makes no second. */
   readonly id: string;
@@ -53,6 +69,16 @@ export interface RecordCommand {
   readonly expectedVersion: number | null;
   /** Of `restore` alone, unless it only brings back what was deleted: the version whose values the input has. */
   readonly restoredVersion?: number;
+  readonly idempotencyKey: string | null;
+  readonly context: ApiContext;
+}
+
+/** What may be done to many records at once. */
+type ManyKind = 'createMany' | 'updateMany' | 'deleteMany';
+
+/** What someone wants done to many records, all or none. */
+export interface ManyCommand {
+  readonly model: ModelDefinition;
   readonly idempotencyKey: string | null;
   readonly context: ApiContext;
 }
@@ -86,6 +112,8 @@ export interface RecordCommandsOptions {
 
 /** A command with what is known of it before its transaction. */
 interface Submitted extends RecordCommand {
+  /** Of a command about many records: those that are made, or which are meant. */
+  readonly many?: { readonly creates: readonly Submitted[] } | { readonly where: Where };
   readonly values: RecordValues;
   readonly faults: readonly InputFault[];
   /** Empty without an idempotency key. */
@@ -93,7 +121,7 @@ interface Submitted extends RecordCommand {
 }
 
 /** A command took effect (now, or when its idempotency key was first used), or it was refused and changed nothing. */
-type Outcome = CommandAnswer | { readonly refused: CodedError };
+type Outcome = CommandAnswer | { readonly many: readonly CommandAnswer[] } | { readonly refused: CodedError };
 
 /**
  * SQLSTATE classes of errors that a statement was refused with while the connection lives: the transaction is rolled back.
@@ -185,6 +213,68 @@ export class RecordCommands {
     return this.submit({ ...command, kind: 'purge', input: {} });
   }
 
+  /**
+   * Creates many records in one transaction, all or none; each has its event. The answers are in the order of the inputs.
+   * @throws CodedError as `create`, with the place of the input in the paths of faults and in `details.index`; QUERY_TOO_COMPLEX for
+   * more than MAX_RECORDS_PER_COMMAND
+   */
+  createMany(
+    command: ManyCommand & { readonly inputs: readonly RecordCommand['input'][] },
+  ): Promise<readonly CommandAnswer[]> {
+    const { inputs, ...of } = command;
+    return this.submitMany({ ...of, kind: 'createMany', input: { inputs } }, () => {
+      if (inputs.length > MAX_RECORDS_PER_COMMAND) throw tooMany();
+      const each = { ...of, kind: 'create', expectedVersion: null, idempotencyKey: null, fingerprint: '' } as const;
+      return {
+        creates: inputs.map((input) => ({ ...each, id: uuidv7(), input, ...validateInput(of.model, input, 'create') })),
+      };
+    });
+  }
+
+  /**
+   * Changes all records that a condition holds of, as `update` changes one, all or none.
+   * @throws CodedError as `update`, with the record in `details.id`; QUERY_TOO_COMPLEX for more than MAX_RECORDS_PER_COMMAND
+   */
+  updateMany(
+    command: ManyCommand & { readonly where: Where; readonly input: RecordCommand['input'] },
+  ): Promise<readonly CommandAnswer[]> {
+    const { where, input, ...of } = command;
+    return this.submitMany({ ...of, kind: 'updateMany', input: { where, input } }, () => ({ where }), input);
+  }
+
+  /**
+   * Deletes all records that a condition holds of, as `delete` deletes one, all or none; what refers to one of them is no
+   * hindrance where it goes as well.
+   * @throws CodedError as `delete`, with the record in `details.id`
+   */
+  deleteMany(command: ManyCommand & { readonly where: Where }): Promise<readonly CommandAnswer[]> {
+    const { where, ...of } = command;
+    return this.submitMany({ ...of, kind: 'deleteMany', input: { where } }, () => ({ where }));
+  }
+
+  private async submitMany(
+    command: ManyCommand & Pick<RecordCommand, 'kind' | 'input'>,
+    manyOf: () => NonNullable<Submitted['many']>,
+    input: RecordCommand['input'] = {},
+  ): Promise<readonly CommandAnswer[]> {
+    const { kind, model } = command;
+    const attributes = { 'atomo.command': kind, 'atomo.model': model.name };
+    return withSpan(`${kind} ${model.name}`, { attributes }, async () => {
+      const traceparent = currentTraceparent();
+      const context = traceparent ? { ...command.context, traceparent } : command.context;
+      const whole = { ...command, context, id: uuidv7(), expectedVersion: null };
+      const fingerprint = fingerprintBy(whole);
+      const outcome = await this.send({
+        ...whole,
+        input,
+        ...validateInput(model, input, 'update'),
+        fingerprint,
+        many: manyOf(),
+      });
+      return 'many' in outcome ? outcome.many : [];
+    });
+  }
+
   private submit(command: RecordCommand): Promise<CommandAnswer> {
     const attributes = { 'atomo.command': command.kind, 'atomo.model': command.model.name };
     return withSpan(`${command.kind} ${command.model.name}`, { attributes }, () => {
@@ -194,19 +284,16 @@ export class RecordCommands {
   }
 
   private async commit(command: RecordCommand): Promise<CommandAnswer> {
-    const key = command.idempotencyKey;
-    if (key !== null && (key === '' || key.length > MAX_IDEMPOTENCY_KEY || key.includes('\0') || !key.isWellFormed())) {
-      throw apiError(
-        'VALIDATION_ERROR',
-        `An idempotencyKey has 1 to ${MAX_IDEMPOTENCY_KEY} characters, none of them NUL.`,
-      );
-    }
-    const submitted: Submitted = {
+    const outcome = await this.send({
       ...command,
+      fingerprint: fingerprintBy(command),
       ...validateInput(command.model, command.input, command.kind === 'create' ? 'create' : 'update'),
-      fingerprint: key === null ? '' : fingerprintOf(saidBy(command)),
-    };
-    const { model, context } = command;
+    });
+    return outcome as CommandAnswer;
+  }
+
+  private async send(submitted: Submitted): Promise<Exclude<Outcome, { readonly refused: CodedError }>> {
+    const { model, context, idempotencyKey: key } = submitted;
     const told = (error: unknown) => {
       const said = toldAs(error, key);
       return isCodedError(said) ? toldRefusal(readerOf(this.schema, context.principal), model, said) : said;
@@ -214,9 +301,23 @@ export class RecordCommands {
     const outcome = await this.group.submit(context.principal.tenantId, submitted).catch((error: unknown) => {
       throw told(error);
     });
-    if ('refused' in outcome) throw told(outcome.refused);
+    // Of many records it is told already, before the places of the inputs were put ahead of the names of fields.
+    if ('refused' in outcome) throw submitted.many ? toldAs(outcome.refused, key) : told(outcome.refused);
     return outcome;
   }
+}
+
+/** @throws CodedError VALIDATION_ERROR for a key that cannot be kept */
+function fingerprintBy(command: RecordCommand): string {
+  const key = command.idempotencyKey;
+  if (key === null) return '';
+  if (key === '' || key.length > MAX_IDEMPOTENCY_KEY || key.includes('\0') || !key.isWellFormed()) {
+    throw apiError(
+      'VALIDATION_ERROR',
+      `An idempotencyKey has 1 to ${MAX_IDEMPOTENCY_KEY} characters, none of them NUL.`,
+    );
+  }
+  return fingerprintOf(saidBy(command));
 }
 
 /**
@@ -313,16 +414,7 @@ async function runBatch(
       commands.filter(({ kind }) => kind !== 'create'),
       'change',
     ),
-    lockReferences(
-      tx,
-      schema,
-      commands.flatMap(({ model, values, context }) => {
-        const references = referencesOf(schema, model, values);
-        if (references.length === 0) return [];
-        const reader = readerOf(schema, context.principal);
-        return references.map(({ target, id }) => ({ target, id, needsRow: seesSome(reader, target) }));
-      }),
-    ),
+    lockReferences(tx, schema, wantedBy(schema, commands)),
   ]);
 
   const appends: StreamAppend[] = [];
@@ -420,30 +512,178 @@ async function runAlone(
     spans?.decided([outcome]);
     return { outcomes: [outcome], hasAppended: false };
   };
-  const { model, id, idempotencyKey: key, fingerprint } = command;
+  const { id, idempotencyKey: key, fingerprint, many } = command;
   const answer = key === null ? undefined : (await findAnswers(tx, tenant, [key])).get(key);
-  if (answer?.fingerprint === fingerprint) return ended({ id: answer.recordId, record: null });
-  if (answer) return ended({ refused: KEY_USED_OTHERWISE });
+  if (answer && answer.fingerprint !== fingerprint) return ended({ refused: KEY_USED_OTHERWISE });
+  if (answer) return ended(many ? await repeatedMany(tx, tenant, answer) : { id: answer.recordId, record: null });
+  if (many) {
+    const done = await decideMany(tx, schema, command, many);
+    if ('refused' in done) return ended(done);
+    const metadata = metadataOf(command, done.changes.length > 0 ? spans?.append(command) : undefined);
+    const { appends, records } = applied(done.changes, metadata);
+    spans?.decided([{}]);
+    const at = await write(tx, tenant, { appends, records, kept: keptOfMany(command, done.workings) }, codec);
+    const answers = done.workings.map((working) => {
+      const { state, isChanged, updatedAt } = working;
+      return outcomeOf({ working, state: state!, updatedAt: isChanged ? null : updatedAt }, at) as CommandAnswer;
+    });
+    return { outcomes: [{ many: answers }], hasAppended: appends.length > 0 };
+  }
   const purpose = command.kind === 'restore' ? 'change' : 'go';
   const found = await lockRecords(tx, schema, [command], purpose);
   const working = workingOn(found, command);
   const plan = await planOf(tx, schema, command, working);
   if ('refused' in plan) return ended(plan);
-  const appends: StreamAppend[] = [];
-  const records = new Map([[modelStream(model.name, id), working]]);
   const metadata = metadataOf(command, plan.length > 0 ? spans?.append(command) : undefined);
-  for (const { working: each, events } of plan) {
-    const stream = modelStream(each.model.name, each.id);
-    records.set(stream, each);
-    appends.push({ stream, expected: each.versionBefore, events, metadata });
-    change(each, events);
-  }
+  const { appends, records } = applied(plan, metadata);
   const state = working.state!;
   const decided = { working, state, updatedAt: working.isChanged ? null : working.updatedAt };
   spans?.decided([decided]);
   const kept = key === null ? [] : [{ key, fingerprint, recordId: id, version: state.version }];
   const at = await write(tx, tenant, { appends, records, kept }, codec);
   return { outcomes: [outcomeOf(decided, at)], hasAppended: appends.length > 0 };
+}
+
+function applied(changes: readonly RecordChange[], metadata: EventMetadata): Pick<Changes, 'appends' | 'records'> {
+  const appends: StreamAppend[] = [];
+  const records = new Map<string, Working>();
+  for (const { working, events } of changes) {
+    const stream = modelStream(working.model.name, working.id);
+    records.set(stream, working);
+    appends.push({ stream, expected: working.versionBefore, events, metadata });
+    change(working, events);
+  }
+  return { appends, records };
+}
+
+/** What a command about many records comes to: the records it is about, and all that changes. */
+type Many =
+  | { readonly workings: readonly Working[]; readonly changes: readonly RecordChange[] }
+  | { readonly refused: CodedError };
+
+async function decideMany(
+  tx: Tx,
+  schema: SchemaDefinition,
+  command: Submitted,
+  many: NonNullable<Submitted['many']>,
+): Promise<Many> {
+  const { kind, model } = command;
+  const reader = readerOf(schema, command.context.principal);
+  const refusedAt = (error: CodedError, place: { readonly index: number } | { readonly id: string }): Many => ({
+    refused: placed(toldRefusal(reader, model, error), place),
+  });
+  let each: readonly Submitted[];
+  if ('creates' in many) each = many.creates;
+  else {
+    if (!reader.access.right(model, kind === 'deleteMany' ? 'delete' : 'update'))
+      return { refused: apiError('FORBIDDEN', `You may not do this to a ${model.name}.`) };
+    const { text, parameters } = compileMatching(reader, model, many.where, MAX_RECORDS_PER_COMMAND + 1);
+    const rows = await tx.query<{ id: string }>(text, parameters);
+    if (rows.length > MAX_RECORDS_PER_COMMAND) return { refused: tooMany() };
+    const one = kind === 'deleteMany' ? ('delete' as const) : ('update' as const);
+    each = rows.map(({ id }) => ({ ...command, kind: one, id }));
+  }
+  if (valueSize(each) > MAX_VALUES_PER_COMMAND) return { refused: tooMuch() };
+  const existing = 'creates' in many ? [] : each;
+  const [records, references] = await Promise.all([
+    lockRecords(tx, schema, existing, kind === 'deleteMany' ? 'go' : 'change'),
+    lockReferences(tx, schema, wantedBy(schema, each)),
+  ]);
+  const workings = each.map((one) => workingOn(records, one));
+  if (kind === 'deleteMany') {
+    for (const working of workings) {
+      const refused = goingRefusal(reader, { ...command, kind: 'delete' }, working.state!.values);
+      if (refused) return refusedAt(refused, { id: working.id });
+    }
+    const plan = await planDeletion(tx, schema, reader, workings, 'deleted');
+    return 'refused' in plan ? plan : { workings, changes: plan };
+  }
+  const changes: RecordChange[] = [];
+  for (const [index, one] of each.entries()) {
+    const working = workings[index]!;
+    const place = 'creates' in many ? { index } : { id: one.id };
+    const refused = refusal(schema, one, working, references);
+    if (refused) return refusedAt(refused, place);
+    const events = decide(one, working.state);
+    const unstorable = isLarge(events) ? events.map(refusalOf).find((fault) => fault !== null) : undefined;
+    if (unstorable) return refusedAt(apiError('VALIDATION_ERROR', unstorable.message), place);
+    if (events.length > 0) changes.push({ working, events });
+  }
+  return { workings, changes };
+}
+
+/** Characters of values that one command writes, of all its records: what is held in memory several times until the commit. */
+const MAX_VALUES_PER_COMMAND = 32 * 1024 * 1024;
+
+function valueSize(each: readonly Submitted[]): number {
+  // All changes have the same values; new records have their own.
+  const sizes = new Map<RecordValues, number>();
+  let size = 0;
+  for (const { values } of each) {
+    if (!sizes.has(values)) sizes.set(values, JSON.stringify(values).length);
+    size += sizes.get(values)!;
+  }
+  return size;
+}
+
+function tooMuch(): CodedError {
+  return apiError(
+    'QUERY_TOO_COMPLEX',
+    `The command writes more than ${MAX_VALUES_PER_COMMAND} characters of values. Do it in several. (MAX_VALUES_PER_COMMAND: ${MAX_VALUES_PER_COMMAND})`,
+    { limit: 'MAX_VALUES_PER_COMMAND', max: MAX_VALUES_PER_COMMAND },
+  );
+}
+
+/** A refusal of one of many: which it was, and its faults by the places of the inputs. */
+function placed(error: CodedError, place: { readonly index: number } | { readonly id: string }): CodedError {
+  const { faults, ...details } = (error.details ?? {}) as { faults?: readonly InputFault[] };
+  const ahead = 'index' in place ? `inputs.${place.index}` : '';
+  const path = (fault: InputFault) => [ahead, fault.path].filter(Boolean).join('.');
+  const said = 'index' in place ? `${ahead}: ${error.message}` : error.message;
+  return new CodedError(error.code, said, {
+    ...details,
+    ...place,
+    ...(faults && { faults: faults.map((fault) => ({ ...fault, path: path(fault) })) }),
+  });
+}
+
+/**
+ * The keys under which the records of a command about many are kept beside its own: longer than a caller's key may be, so that
+ * nobody else has them.
+ */
+function partKeys(key: string, count: number): string[] {
+  return Array.from({ length: count }, (_, n) => `${key.padEnd(MAX_IDEMPOTENCY_KEY)} ${n}`);
+}
+
+function keptOfMany({ idempotencyKey: key, fingerprint, id }: Submitted, workings: readonly Working[]): KeptAnswer[] {
+  if (key === null) return [];
+  const parts = partKeys(key, workings.length);
+  const own = { key, fingerprint, recordId: id, version: workings.length };
+  return [
+    own,
+    ...workings.map((working, n) => ({
+      key: parts[n]!,
+      fingerprint: '',
+      recordId: working.id,
+      version: working.state!.version,
+    })),
+  ];
+}
+
+async function repeatedMany(tx: Tx, tenant: TenantId, { key, version: count }: KeptAnswer): Promise<Outcome> {
+  const keys = partKeys(key, count);
+  const parts = await findAnswers(tx, tenant, keys);
+  return { many: keys.map((part) => ({ id: parts.get(part)!.recordId, record: null })) };
+}
+
+/** What commands refer to, and whether its values are needed to say whether their callers may see it. */
+function wantedBy(schema: SchemaDefinition, commands: readonly Submitted[]): WantedReference[] {
+  return commands.flatMap(({ model, values, context }) => {
+    const references = referencesOf(schema, model, values);
+    if (references.length === 0) return [];
+    const reader = readerOf(schema, context.principal);
+    return references.map(({ target, id }) => ({ target, id, needsRow: seesSome(reader, target) }));
+  });
 }
 
 async function planOf(tx: Tx, schema: SchemaDefinition, command: Submitted, working: Working): Promise<Plan> {
@@ -529,7 +769,8 @@ const KEY_USED_OTHERWISE = apiError(
 /** What makes a command the same command when it is repeated: a new record's id is not part of it. */
 function saidBy({ kind, model, id, input, expectedVersion, restoredVersion, context }: RecordCommand): unknown {
   const said = kind === 'restore' ? (restoredVersion ?? null) : input;
-  return [kind, model.name, kind === 'create' ? null : id, said, expectedVersion, callerOf(context.principal)];
+  const isNew = kind === 'create' || kind.endsWith('Many');
+  return [kind, model.name, isNew ? null : id, said, expectedVersion, callerOf(context.principal)];
 }
 
 /** A person by the bare id, as it stands in the fingerprints of commands that were answered before there were tokens. */

@@ -104,6 +104,29 @@ export class ModelTypes {
     });
   }
 
+  /**
+   * What a command about many records answers.
+   * @param record of the model, or what stands for it
+   */
+  batch(model: ModelDefinition, record: GraphQLObjectType): GraphQLObjectType {
+    return this.once(
+      `${model.name}Batch`,
+      (name) =>
+        new GraphQLObjectType({
+          name,
+          description: `Some ${model.plural} that were changed together.`,
+          fields: {
+            count: { type: new GraphQLNonNull(GraphQLInt) },
+            nodes: {
+              type: new GraphQLNonNull(new GraphQLList(record)),
+              description:
+                'In the order of the inputs, else of their ids. Null where you may not see the record as it is then.',
+            },
+          },
+        }),
+    );
+  }
+
   /** The groups of a model's records. */
   aggregate(model: ModelDefinition): GraphQLObjectType {
     return this.once(`${model.name}Aggregate`, (name) => {

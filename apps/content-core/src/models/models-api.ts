@@ -22,7 +22,8 @@ import {
 } from '../api/index.js';
 import type { ApiContext, ApiPart, RolePart, Selection } from '../api/index.js';
 import { changedField, type ChangesOptions } from './changes.js';
-import { RecordCommands, type CommandAnswer, type RecordCommandsOptions } from './commands.js';
+import { RecordCommands, type CommandAnswer, type CommittedRecord, type RecordCommandsOptions } from './commands.js';
+import { MAX_RECORDS_PER_COMMAND } from './deletion.js';
 import { readAsOf, readHistory, valuesAtVersion, type LogReading } from './history.js';
 import { historyPage, versionOf } from './history-types.js';
 import { ModelTypes } from './model-types.js';
@@ -242,6 +243,54 @@ function partOf(
         'delete',
         `Deletes the ${model.name}, and does with what refers to it as the schema says. ${isKept}`,
       );
+    const plural = capital(model.plural);
+    const batch = new GraphQLNonNull(types.batch(model, record));
+    const all = `All or none, an event each, ${MAX_RECORDS_PER_COMMAND} records at most.`;
+    const answered = async (
+      many: Promise<readonly CommandAnswer[]>,
+      context: ApiContext,
+      selection: Selection,
+    ): Promise<unknown> => {
+      const answers = await many;
+      const nodes = selection.has('nodes')
+        ? await answerMany(database, readerFor(context), model, answers, selectionAt(selection, 'nodes'))
+        : [];
+      return { count: answers.length, nodes };
+    };
+    const ofMany = (context: ApiContext, key: string | null | undefined) => ({
+      model,
+      context,
+      idempotencyKey: key ?? null,
+    });
+    if (creates)
+      mutation[`create${plural}`] = {
+        type: batch,
+        description: `Creates many ${model.plural}. ${all} A fault has the place of its input in its path, \`inputs.3.name\`.`,
+        args: { inputs: { type: new GraphQLNonNull(new GraphQLList(new GraphQLNonNull(creates))) }, idempotencyKey },
+        resolve: (_source, { inputs, idempotencyKey: key }: ManyArguments, context, info) =>
+          answered(commands.createMany({ ...ofMany(context, key), inputs: inputs! }), context, selectionOf(info)),
+      };
+    const meant = readable && { type: new GraphQLNonNull(types.where(readable)), description: '{} means all.' };
+    if (updates && meant)
+      mutation[`update${plural}`] = {
+        type: batch,
+        description: `Changes the given fields of all ${model.plural} that match; null empties a field. ${all}`,
+        args: { where: meant, input: { type: new GraphQLNonNull(updates) }, idempotencyKey },
+        resolve: (_source, { where, input, idempotencyKey: key }: ManyArguments, context, info) =>
+          answered(
+            commands.updateMany({ ...ofMany(context, key), where: where!, input: input! }),
+            context,
+            selectionOf(info),
+          ),
+      };
+    if (mayDelete && meant)
+      mutation[`delete${plural}`] = {
+        type: batch,
+        description: `Deletes all ${model.plural} that match, as delete${model.name} does one. ${all} What goes along counts as well, but is not in the answer.`,
+        args: { where: meant, idempotencyKey },
+        resolve: (_source, { where, idempotencyKey: key }: ManyArguments, context, info) =>
+          answered(commands.deleteMany({ ...ofMany(context, key), where: where! }), context, selectionOf(info)),
+      };
     if (role === ADMIN)
       mutation[`purge${model.name}`] = goes(
         'purge',
@@ -256,7 +305,7 @@ function partOf(
 
 /** The mutations that a model may have: who knows of the model knows of them. */
 function mutationsOf(name: string, plural: string): string[] {
-  const many = plural.charAt(0).toUpperCase() + plural.slice(1);
+  const many = capital(plural);
   const ofOne = ['create', 'update', 'delete', 'restore', 'purge'].map((verb) => `${verb}${name}`);
   return [...ofOne, ...['create', 'update', 'delete'].map((verb) => `${verb}${many}`)];
 }
@@ -267,6 +316,17 @@ const asOf = {
   description:
     'Reads everything as it was at this time, also the records below; now unless given, or if it is to come.',
 };
+
+interface ManyArguments {
+  readonly inputs?: readonly Record<string, unknown>[];
+  readonly where?: Where;
+  readonly input?: Record<string, unknown>;
+  readonly idempotencyKey?: string | null;
+}
+
+function capital(name: string): string {
+  return name.charAt(0).toUpperCase() + name.slice(1);
+}
 
 type Field = GraphQLFieldConfigMap<unknown, ApiContext>[string];
 
@@ -365,16 +425,54 @@ function answerCommand(
   selection: Selection,
 ): unknown {
   if (!reader.access.reads(model)) return { id };
-  const asksBeyond = [
-    ...model.fields.filter(({ type }) => type === 'relation'),
-    ...model.relations,
-    ...model.computed,
-  ].some(({ name }) => selection.has(name));
   // Also a record that the command, or one after it, has deleted.
-  if (!record || asksBeyond || seesSome(reader, model))
+  if (!record || !isEnough(reader, model, [{ id, record }], selection))
     return readRecord(database, reader, model, id, selection, null, 'ANY');
-  const { version, createdAt, updatedAt, deletedAt, values } = record;
+  return nodeOf(record);
+}
+
+/** The records of many as the command has left them, or as they are read, in one statement, where that is not enough. */
+async function answerMany(
+  database: AppDatabase,
+  reader: Reader,
+  model: ModelDefinition,
+  answers: readonly CommandAnswer[],
+  selection: Selection,
+): Promise<unknown> {
+  if (!isEnough(reader, model, answers, selection) && answers.length > 0) {
+    const ids = answers.map(({ id }) => id);
+    const { text, parameters } = compileList(reader, model, {
+      where: { id: { in: ids } },
+      orderBy: [],
+      after: null,
+      limit: ids.length + 1,
+      node: mergeSelections(selection, new Map([['id', new Map()]])),
+      withTotal: false,
+      withKeys: false,
+      deleted: 'ANY',
+    });
+    const rows = await database.read<{ node: string }>(reader.tenant, text, parameters);
+    const byId = new Map(rows.map(({ node }) => JSON.parse(node) as { id: string }).map((node) => [node.id, node]));
+    return ids.map((id) => byId.get(id) ?? null);
+  }
+  return answers.map(({ id, record }) => (record && reader.access.reads(model) ? nodeOf(record) : { id }));
+}
+
+function nodeOf({ id, version, createdAt, updatedAt, deletedAt, values }: CommittedRecord): object {
   return { ...values, id, version, createdAt, updatedAt, deletedAt };
+}
+
+/** Whether what commands have left is all that is asked for, and may be seen whatever it is. */
+function isEnough(
+  reader: Reader,
+  model: ModelDefinition,
+  answers: readonly CommandAnswer[],
+  selection: Selection,
+): boolean {
+  if (!reader.access.reads(model)) return true;
+  const further = [...model.fields.filter(({ type }) => type === 'relation'), ...model.relations, ...model.computed];
+  const asksBeyond = further.some(({ name }) => selection.has(name));
+  return !asksBeyond && !seesSome(reader, model) && answers.every(({ record }) => record !== null);
 }
 
 async function readRecord(

@@ -399,6 +399,27 @@ export function compileAggregate(
   return { text, parameters: statement.values };
 }
 
+/**
+ * The ids of the records that a condition holds of and that the reader may see, in their order, each locked against other
+ * changes: of a row that another command changed meanwhile it is asked again. `limit` rows at most.
+ * @throws CodedError VALIDATION_ERROR, QUERY_TOO_COMPLEX
+ */
+export function compileMatching(
+  reader: Reader,
+  { name }: Pick<ModelDefinition, 'name'>,
+  where: Where | null,
+  limit: number,
+): CompiledQuery {
+  const statement = new Statement();
+  const source = new Source(reader, statement, null);
+  const model = source.model(name);
+  const alias = statement.alias();
+  const filter = `${source.rows(model, alias)} and ${condition(source, model, alias, where, 0)}`;
+  const text = `select ${alias}.id from ${model.table} ${alias} where ${filter}
+order by ${alias}.id limit ${statement.add(limit)} for no key update of ${alias}`;
+  return { text, parameters: statement.values };
+}
+
 /** What happened to a record, as far as it decides whether a subscriber is told. */
 export interface ChangedRecord {
   readonly id: string;
