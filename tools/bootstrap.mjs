@@ -2,7 +2,7 @@
 // were made from another package-lock.json, builds, then hands over to tools/local/dist/<command>.js under the Node that the
 // packages bring along. Plain JavaScript without dependencies, because nothing is installed when it starts.
 //
-//   node tools/bootstrap.mjs start|test|import|events|projections|migrate|user|tenants|vault [arguments]
+//   node tools/bootstrap.mjs start|test|import|events|projections|migrate|user|tenants|keys|vault [arguments]
 import { spawn, spawnSync } from 'node:child_process';
 import crypto from 'node:crypto';
 import fs from 'node:fs';
@@ -11,7 +11,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 
-const COMMANDS = ['start', 'test', 'import', 'events', 'projections', 'migrate', 'user', 'tenants', 'vault'];
+const COMMANDS = ['start', 'test', 'import', 'events', 'projections', 'migrate', 'user', 'tenants', 'keys', 'vault'];
 const OLDEST_NPM_NODE = 20;
 /** From here on Node reads schema.ts as it is. */
 const OLDEST_NODE = [22, 18];

@@ -18,7 +18,9 @@ const load = (file) => import(pathToFileURL(path.join(ROOT, file)).href);
 const { Leases1700000001000, migrate, openAppDatabase, openSystemDatabase } = await load(
   'libs/platform/dist/postgres/index.js',
 );
-const { EventCodec, eventStoreMigrations, ProjectionRunner, SubjectKeys } = await load('libs/event-store/dist/index.js');
+const { EventCodec, eventStoreMigrations, ProjectionRunner, SubjectKeys } = await load(
+  'libs/event-store/dist/index.js',
+);
 const { ATOMO_EVENTS } = await load('libs/events/dist/index.js');
 const { DEFAULT_TENANT_ID, uuidv7 } = await load('libs/kernel/dist/index.js');
 const { RecordCommands } = await load('apps/content-core/dist/models/commands.js');

@@ -50,6 +50,11 @@ const variables = {
     example: 'the output of: openssl rand -base64 48',
     desc: 'What the keys of personal data are wrapped under. Without it they cannot be read: keep it, and apart from backups of the database. Required outside `npm start`.',
   }),
+  ENCRYPTION_KEYS_ACCEPTED: str({
+    default: '',
+    example: 'the former ENCRYPTION_KEY',
+    desc: 'Further keys under which there may still be keys of personal data, with commas between: the former one while ENCRYPTION_KEY is being replaced.',
+  }),
   ADMIN_EMAIL: str({
     default: '',
     example: 'ada@example.com',
@@ -80,18 +85,22 @@ function secretOf(
   );
 }
 
-function acceptedSecretsOf(list: string): readonly string[] {
+function acceptedOf(name: 'AUTH_SECRETS_ACCEPTED' | 'ENCRYPTION_KEYS_ACCEPTED', list: string, least: number) {
   const secrets = list.split(',').filter((secret) => secret !== '');
-  if (secrets.every((secret) => secret.length >= MIN_AUTH_SECRET)) return secrets;
+  if (secrets.every((secret) => secret.length >= least)) return secrets;
   throw new CodedError(
     'CONFIG_INVALID',
-    `A secret of AUTH_SECRETS_ACCEPTED has fewer than ${MIN_AUTH_SECRET} characters. Example: AUTH_SECRETS_ACCEPTED=${variables.AUTH_SECRETS_ACCEPTED.example}`,
+    `A secret of ${name} has fewer than ${least} characters. Example: ${name}=${variables[name].example}`,
   );
 }
 
 function encryptionKeyOf(config: Parameters<typeof secretOf>[0]): string {
   const development = 'development key of personal data, never used elsewhere';
   return secretOf(config, 'ENCRYPTION_KEY', development, MIN_ENCRYPTION_KEY);
+}
+
+function acceptedKeysOf(list: string): readonly string[] {
+  return acceptedOf('ENCRYPTION_KEYS_ACCEPTED', list, MIN_ENCRYPTION_KEY);
 }
 
 /** The settings of content-core. @throws CodedError CONFIG_INVALID */
@@ -102,8 +111,9 @@ export function contentCoreConfig(environment?: Readonly<Record<string, string |
     isIntrospected: config.INTROSPECTION === 'auto' ? config.ATOMO_MODE === 'embedded' : config.INTROSPECTION === 'on',
     MEMORY_URI: requireReachableMemory(config),
     AUTH_SECRET: secretOf(config, 'AUTH_SECRET', 'development secret, never used outside npm start', MIN_AUTH_SECRET),
-    AUTH_SECRETS_ACCEPTED: acceptedSecretsOf(config.AUTH_SECRETS_ACCEPTED),
+    AUTH_SECRETS_ACCEPTED: acceptedOf('AUTH_SECRETS_ACCEPTED', config.AUTH_SECRETS_ACCEPTED, MIN_AUTH_SECRET),
     ENCRYPTION_KEY: encryptionKeyOf(config),
+    ENCRYPTION_KEYS_ACCEPTED: acceptedKeysOf(config.ENCRYPTION_KEYS_ACCEPTED),
     ADMIN_EMAIL: secretOf(config, 'ADMIN_EMAIL', 'admin@atomo.local'),
     ADMIN_PASSWORD: secretOf(config, 'ADMIN_PASSWORD', 'atomo-dev'),
   };
@@ -115,10 +125,14 @@ export function tablesConfig(environment?: Readonly<Record<string, string | unde
   return loadConfig({ DATABASE_URL, ATOMO_SERVICE, ATOMO_MODE }, environment);
 }
 
-/** What a replay needs besides: fewer than the service, since it answers nobody. @throws CodedError CONFIG_INVALID */
-export function replayConfig(environment?: Readonly<Record<string, string | undefined>>) {
-  const { ATOMO_MODE, ENCRYPTION_KEY } = variables;
-  return { ENCRYPTION_KEY: encryptionKeyOf(loadConfig({ ATOMO_MODE, ENCRYPTION_KEY }, environment)) };
+/** What opens personal data: all that processes need which answer nobody. @throws CodedError CONFIG_INVALID */
+export function encryptionConfig(environment?: Readonly<Record<string, string | undefined>>) {
+  const { ATOMO_MODE, ENCRYPTION_KEY, ENCRYPTION_KEYS_ACCEPTED } = variables;
+  const config = loadConfig({ ATOMO_MODE, ENCRYPTION_KEY, ENCRYPTION_KEYS_ACCEPTED }, environment);
+  return {
+    ENCRYPTION_KEY: encryptionKeyOf(config),
+    ENCRYPTION_KEYS_ACCEPTED: acceptedKeysOf(config.ENCRYPTION_KEYS_ACCEPTED),
+  };
 }
 
 /** What the deletion of a tenant needs besides: every place where something of a tenant is kept. @throws CodedError CONFIG_INVALID */

@@ -61,7 +61,7 @@ await runService(async () => {
   const relay = new OutboxRelay(system, queues, (error) => logger.warn({ err: error }, 'the outbox waits'));
   const store = new SemanticStore({ uri: config.MEMORY_URI });
   const imports = new Imports(database, blobs, relay, redis);
-  const keys = new SubjectKeys(config.ENCRYPTION_KEY);
+  const keys = new SubjectKeys(config.ENCRYPTION_KEY, config.ENCRYPTION_KEYS_ACCEPTED);
   await system.transaction((tx) => keys.check(tx));
   const codec = new EventCodec(keys, ATOMO_EVENTS.withFormerNames(formerNames(schema)));
   let runner: ProjectionRunner | undefined;

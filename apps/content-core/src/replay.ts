@@ -7,7 +7,7 @@ import { ATOMO_EVENTS } from '@atomo-cc/events';
 import { EventCodec, replayLog, SubjectKeys } from '@atomo-cc/event-store';
 import { migrate, openSystemDatabase } from '@atomo-cc/platform/postgres';
 import { formerNames, type SchemaDefinition } from '@atomo-cc/schema';
-import { replayConfig, tablesConfig } from './config.js';
+import { encryptionConfig, tablesConfig } from './config.js';
 import { contentCoreMigrations } from './migrations.js';
 import { createModelTables, loadSchema, projectionsOf } from './models/index.js';
 
@@ -28,7 +28,8 @@ try {
 }
 
 async function replay(databaseUrl: string, schema: SchemaDefinition): Promise<void> {
-  const keys = new SubjectKeys(replayConfig().ENCRYPTION_KEY);
+  const { ENCRYPTION_KEY, ENCRYPTION_KEYS_ACCEPTED } = encryptionConfig();
+  const keys = new SubjectKeys(ENCRYPTION_KEY, ENCRYPTION_KEYS_ACCEPTED);
   const codec = new EventCodec(keys, ATOMO_EVENTS.withFormerNames(formerNames(schema)));
   const database = await openSystemDatabase({ url: databaseUrl, service: 'atomo replay', poolSize: POOL_SIZE });
   const from = performance.now();

@@ -8,7 +8,7 @@ import { ATOMO_EVENTS } from '@atomo-cc/events';
 import { EventCodec, SubjectKeys } from '@atomo-cc/event-store';
 import { CodedError, DEFAULT_TENANT_ID, isCodedError, isUuid, type TenantId } from '@atomo-cc/kernel';
 import { migrate, openAppDatabase, openSystemDatabase, type Tx } from '@atomo-cc/platform/postgres';
-import { replayConfig, tablesConfig } from './config.js';
+import { encryptionConfig, tablesConfig } from './config.js';
 import { contentCoreMigrations } from './migrations.js';
 import { loadSchema } from './models/index.js';
 import { operator } from './operator.js';
@@ -36,7 +36,8 @@ try {
   const pool = { url, service: 'atomo user', entities: accessEntities, poolSize: 1 };
   const [app, system] = await Promise.all([openAppDatabase(pool), openSystemDatabase(pool)]);
   try {
-    const keys = new SubjectKeys(replayConfig().ENCRYPTION_KEY);
+    const { ENCRYPTION_KEY, ENCRYPTION_KEYS_ACCEPTED } = encryptionConfig();
+    const keys = new SubjectKeys(ENCRYPTION_KEY, ENCRYPTION_KEYS_ACCEPTED);
     const known = await system.transaction(async (tx) => {
       await keys.check(tx);
       return findTenant(tx, values);

@@ -9,7 +9,7 @@ import {
   type KeyObject,
 } from 'node:crypto';
 import { CodedError, type TenantId } from '@atomo-cc/kernel';
-import { byteaArray, intArray, textArray, type Tx } from '@atomo-cc/platform/postgres';
+import { byteaArray, intArray, type SystemDatabase, textArray, type Tx } from '@atomo-cc/platform/postgres';
 
 /** Why something that is kept sealed cannot be opened. */
 export const SEALED_DATA_ERRORS = {
@@ -84,6 +84,9 @@ export function open(key: KeyObject, context: readonly unknown[], box: Buffer): 
   }
 }
 
+/** Keys that are wrapped anew in one transaction: a tenth of a second, for which their rows are locked. */
+const KEYS_PER_REWRAP = 500;
+
 /** The key under which new data of a subject is sealed. */
 export interface SubjectKey {
   /** From 1 on; each erasure of the subject begins the next. */
@@ -143,11 +146,18 @@ export class SubjectKeys {
   /** Tells the key-encryption key apart from others without giving it away; stands beside each key it has wrapped. */
   readonly id: string;
   readonly #kek: KeyObject;
+  /** By their ids: the one in use, and those under which there may still be keys. */
+  readonly #known: ReadonlyMap<string, KeyObject>;
 
-  /** @param encryptionKey ENCRYPTION_KEY; HKDF (RFC 5869) does not strengthen a guessable one: use 32 random bytes or more */
-  constructor(encryptionKey: string) {
-    this.#kek = createSecretKey(Buffer.from(hkdfSync('sha256', encryptionKey, '', 'atomo subject keys 1', KEY_BYTES)));
-    this.id = createHmac('sha256', this.#kek).update('atomo key id').digest('hex').slice(0, 16);
+  /**
+   * @param encryptionKey ENCRYPTION_KEY; HKDF (RFC 5869) does not strengthen a guessable one: use 32 random bytes or more
+   * @param accepted further ones, which open what was wrapped under them and wrap nothing: for the time of a rotation
+   */
+  constructor(encryptionKey: string, accepted: readonly string[] = []) {
+    const all = [encryptionKey, ...accepted].map(keyEncryptionKey);
+    this.#kek = all[0]!;
+    this.#known = new Map(all.map((kek) => [idOf(kek), kek]));
+    this.id = idOf(this.#kek);
   }
 
   /**
@@ -252,15 +262,76 @@ export class SubjectKeys {
     if (row) this.#unwrap({ ...row, tenant: row.tenant_id }, row.wrapped, row.wrapped_by);
   }
 
+  /** How many keys there are under each key-encryption key, by its id, and whether that is known here. */
+  async counts(tx: Tx): Promise<{ readonly id: string; readonly keys: number; readonly isKnown: boolean }[]> {
+    const rows = await tx.query<{ id: string; keys: string }>(
+      `select wrapped_by as id, count(*) as keys from subject_keys where wrapped is not null group by 1 order by 1`,
+    );
+    return rows.map(({ id, keys }) => ({ id, keys: Number(keys), isKnown: this.#known.has(id) }));
+  }
+
+  /**
+   * Wraps all keys that are under another key-encryption key under the one in use, while readers and writers go on: what is
+   * sealed stays as it is. In small transactions, so after an interruption it is called again and goes on with those that are
+   * left. It ends when a whole round has found none; keys that processes with the former key make after that take another call.
+   * @param onProgress told after each transaction how many there were so far
+   * @returns how many were wrapped anew
+   * @throws CodedError ENCRYPTION_KEY_WRONG, SEALED_DATA_BROKEN; what was wrapped until then stays so
+   */
+  async rewrap(system: SystemDatabase, onProgress: (keys: number) => void = () => undefined): Promise<number> {
+    let total = 0;
+    for (let before = -1; before !== total;) {
+      before = total;
+      let after: readonly [string, string, number] | null = ['00000000-0000-0000-0000-000000000000', '', 0];
+      while (after) {
+        const from: readonly [string, string, number] = after;
+        const { keys, last } = await system.transaction((tx) => this.#rewrapSome(tx, from));
+        total += keys;
+        if (keys > 0) onProgress(total);
+        after = last;
+      }
+    }
+    return total;
+  }
+
+  async #rewrapSome(tx: Tx, after: readonly [string, string, number]) {
+    // Locked, so that a key that is destroyed at this moment stays destroyed.
+    const rows = await tx.query<KeyRow & { tenant_id: TenantId; wrapped: Buffer }>(
+      `select tenant_id, subject, generation, wrapped, wrapped_by from subject_keys
+       where (tenant_id, subject, generation) > ($1::uuid, $2::text, $3::int) and wrapped is not null and wrapped_by <> $4
+       order by tenant_id, subject, generation limit ${KEYS_PER_REWRAP} for update`,
+      [...after, this.id],
+    );
+    const anew = rows.map((row) => {
+      const name = { ...row, tenant: row.tenant_id };
+      return seal(this.#kek, contextOf(name), this.#unwrap(name, row.wrapped, row.wrapped_by).export());
+    });
+    await tx.execute(
+      `update subject_keys k set wrapped = n.wrapped, wrapped_by = $5
+       from unnest($1::text[]::uuid[], $2::text[], $3::int[], $4::bytea[]) as n (tenant_id, subject, generation, wrapped)
+       where (k.tenant_id, k.subject, k.generation) = (n.tenant_id, n.subject, n.generation)`,
+      [
+        textArray(rows.map(({ tenant_id }) => tenant_id)),
+        textArray(rows.map(({ subject }) => subject)),
+        intArray(rows.map(({ generation }) => generation)),
+        byteaArray(anew),
+        this.id,
+      ],
+    );
+    const end = rows.length < KEYS_PER_REWRAP ? undefined : rows.at(-1);
+    return { keys: rows.length, last: end ? ([end.tenant_id, end.subject, end.generation] as const) : null };
+  }
+
   #unwrap(name: SubjectKeyName, wrapped: Buffer, wrappedBy: string): KeyObject {
-    if (wrappedBy !== this.id) {
+    const kek = this.#known.get(wrappedBy);
+    if (!kek) {
       throw new CodedError(
         'ENCRYPTION_KEY_WRONG',
         `The key of ${name.subject} needs the ENCRYPTION_KEY with the id ${wrappedBy}; the one in use has the id ${this.id}. Start with the other one.`,
         { needed: wrappedBy, inUse: this.id },
       );
     }
-    const key = open(this.#kek, contextOf(name), wrapped);
+    const key = open(kek, contextOf(name), wrapped);
     if (key?.length === KEY_BYTES) return createSecretKey(key);
     throw new CodedError(
       'SEALED_DATA_BROKEN',
@@ -268,6 +339,14 @@ export class SubjectKeys {
       { subject: name.subject, key: name.generation },
     );
   }
+}
+
+function keyEncryptionKey(encryptionKey: string): KeyObject {
+  return createSecretKey(Buffer.from(hkdfSync('sha256', encryptionKey, '', 'atomo subject keys 1', KEY_BYTES)));
+}
+
+function idOf(kek: KeyObject): string {
+  return createHmac('sha256', kek).update('atomo key id').digest('hex').slice(0, 16);
 }
 
 function contextOf({ tenant, subject, generation }: SubjectKeyName): readonly unknown[] {

@@ -18,7 +18,7 @@ export async function runContentCore(
   config: LocalConfig,
   url: string,
   order: {
-    readonly program: 'migrate' | 'replay' | 'tenants' | 'user';
+    readonly program: 'keys' | 'migrate' | 'replay' | 'tenants' | 'user';
     readonly args: readonly string[];
     readonly environment?: Readonly<Record<string, string>>;
   },

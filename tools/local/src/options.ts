@@ -10,7 +10,7 @@ type Options = NonNullable<ParseArgsConfig['options']>;
  * @throws Refusal naming the argument that is not known
  */
 export function parseOptions<Known extends Options>(
-  command: 'start' | 'import' | 'events' | 'projections' | 'migrate' | 'user' | 'tenants' | 'vault',
+  command: 'start' | 'import' | 'events' | 'projections' | 'migrate' | 'user' | 'tenants' | 'keys' | 'vault',
   args: string[],
   options: Known,
 ) {
@@ -45,7 +45,7 @@ export type Actions<Action extends string> = Readonly<
  * @throws Refusal for another action or number of words, and for an option that is nothing for it
  */
 export function chooseAction<Action extends string>(
-  command: 'events' | 'projections' | 'tenants' | 'vault',
+  command: 'events' | 'projections' | 'tenants' | 'keys' | 'vault',
   actions: Actions<Action>,
   [action, ...words]: readonly string[],
   given: { readonly options: Readonly<Record<string, unknown>>; readonly example: string },
