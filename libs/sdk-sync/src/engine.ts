@@ -128,6 +128,7 @@ export class SyncEngine {
   #atHand = new Map<string, Uint8Array>();
   #atHandBytes = 0;
   #isPullDue = true;
+  #isUnflushed = false;
   #isDigestDue = true;
   #acked = 0;
 
@@ -360,10 +361,7 @@ export class SyncEngine {
       await this.#move(action);
       step();
     }
-    for (const action of all('remove')) {
-      await this.#remove(action);
-      step();
-    }
+    await this.#remove(all('remove'), step);
     await this.#download(all('download'), step);
     for (const action of all('merge')) {
       await this.#merge(action);
@@ -393,11 +391,18 @@ export class SyncEngine {
     this.#tell({ what: 'moved', path: local.path, detail: remote.path });
   }
 
-  async #remove({ key, disk, expected }: Extract<Action, { do: 'remove' }>): Promise<void> {
-    const outcome = await this.#ports.files.remove(disk, expected);
-    if (!this.#isDone(outcome, key, `remove:${expected}`, disk)) return;
-    await this.#commit([{ to: 'base', key, entry: null }]);
-    this.#tell({ what: 'removed', path: disk });
+  async #remove(actions: readonly Extract<Action, { do: 'remove' }>[], step: () => void): Promise<void> {
+    for (const batch of batches(actions, () => 0, DOWNLOAD_FILES, 0)) {
+      const removed: typeof batch = [];
+      for (const action of batch) {
+        const { key, disk, expected } = action;
+        const outcome = await this.#ports.files.remove(disk, expected);
+        if (this.#isDone(outcome, key, `remove:${expected}`, disk)) removed.push(action);
+        step();
+      }
+      await this.#commit(removed.map(({ key }) => ({ to: 'base', key, entry: null })));
+      for (const { disk } of removed) this.#tell({ what: 'removed', path: disk });
+    }
   }
 
   async #download(actions: readonly Extract<Action, { do: 'download' }>[], step: () => void): Promise<void> {
@@ -633,6 +638,7 @@ export class SyncEngine {
   // ── bookkeeping ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
   #isDone(outcome: LocalOutcome, key: PathKey, what: string, path: string): boolean {
+    this.#isUnflushed = true;
     if (outcome.outcome === 'refused') this.#hold(key, what, path, outcome.reason);
     return outcome.outcome === 'done';
   }
@@ -658,6 +664,9 @@ export class SyncEngine {
   /** Memory follows the journal, never the other way round. */
   async #commit(writes: readonly JournalWrite[]): Promise<void> {
     if (writes.length === 0) return;
+    // What the journal says of the disk must be true after a power cut too.
+    if (this.#isUnflushed) await this.#ports.files.flush();
+    this.#isUnflushed = false;
     await this.#ports.journal.commit(writes);
     for (const write of writes) {
       if (write.to === 'cursor') this.#cursor = write.cursor;

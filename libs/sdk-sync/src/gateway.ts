@@ -326,10 +326,10 @@ export class GatewayServer implements SyncServer {
     });
     socket.on(SERVER_EVENTS_2.changes, (changes: Changes) => this.#listener.changes(pageOf(changes)));
     socket.on(SERVER_EVENTS_2.head, (head: Head) => this.#listener.head(head));
-    socket.on(SERVER_EVENTS_2.resync, ({ reason, epoch, head }: ResyncEvent) => {
+    socket.on(SERVER_EVENTS_2.resync, ({ reason, epoch }: ResyncEvent) => {
       this.#resync = reason;
       // No cursor is of this epoch and that far: it makes the client pull, which answers with the reason.
-      this.#listener.head({ epoch, seq: Math.max(head, Number.MAX_SAFE_INTEGER) });
+      this.#listener.head({ epoch, seq: Number.MAX_SAFE_INTEGER });
     });
     socket.on(SERVER_EVENTS_2.revoked, ({ code }: Revoked) => {
       if (code !== 'SCOPE_CHANGED') this.#refuse(code === 'KEY_EXPIRED' ? 'its time is over' : 'it was revoked');

@@ -134,6 +134,8 @@ export interface LocalFiles {
   remove(disk: string, expected: string): Promise<LocalOutcome>;
   /** Nothing is overwritten at `to`, which may differ from `disk` in case only. */
   move(disk: string, to: string, expected: string): Promise<LocalOutcome>;
+  /** What was written, removed and moved so far outlives a power cut when this resolves. */
+  flush(): Promise<void>;
   /** Keeps a copy of the content in the trash of this device. */
   keep(disk: string, content: Uint8Array): Promise<void>;
   /** Whether the user wants this path left alone, on this device. */

@@ -31,6 +31,8 @@ const ALWAYS_IGNORED = [
 const UNSETTLED_MS = 2_000;
 /** Files read at once in a scan. */
 const READERS = 8;
+/** Files brought to the disk at once. */
+const FLUSHES = 32;
 
 /** Where the hashes of unchanged files are kept. */
 export interface SeenFiles {
@@ -41,6 +43,8 @@ export interface SeenFiles {
 /** A real folder. What is no ordinary file is skipped with its reason; nothing outside of the folder is ever touched. */
 export class DiskFolder implements LocalFiles {
   readonly #seen: Map<string, Seen>;
+  /** Files and folders whose change may be in the memory of the system only. */
+  readonly #unflushed = new Set<string>();
   #ignore: Ignore;
 
   private constructor(
@@ -111,7 +115,8 @@ export class DiskFolder implements LocalFiles {
     return this.#tried(async () => {
       const way = await this.#open(path.dirname(target));
       if (way) return way;
-      const fresh = await this.#underWay(content);
+      // What replaces something is on disk before it does. A new file may come later, by `flush`.
+      const fresh = await this.#underWay(content, expected !== null);
       try {
         if (expected === null) {
           // A hard link is made only where nothing is.
@@ -119,7 +124,7 @@ export class DiskFolder implements LocalFiles {
             if (!LINKLESS.has(error.code ?? '')) throw error;
             await fs.copyFile(fresh, target, constants.COPYFILE_EXCL);
           });
-          await syncFolder(path.dirname(target));
+          this.#unflushed.add(target).add(path.dirname(target));
           return DONE;
         }
         return await this.#replace(target, fresh, expected);
@@ -142,6 +147,7 @@ export class DiskFolder implements LocalFiles {
         await fs.link(trashed, target).catch(() => undefined);
         return CHANGED;
       }
+      this.#unflushed.add(path.dirname(target)).add(path.dirname(trashed));
       await this.#prune(path.dirname(target));
       return DONE;
     });
@@ -158,10 +164,20 @@ export class DiskFolder implements LocalFiles {
       // On a disk that ignores case the target of a change of case is the file itself.
       if (there && (there.ino !== here.ino || there.dev !== here.dev)) return CHANGED;
       await fs.rename(from, target);
-      await syncFolder(path.dirname(target));
+      this.#unflushed.add(path.dirname(target)).add(path.dirname(from));
       await this.#prune(path.dirname(from));
       return DONE;
     });
+  }
+
+  async flush(): Promise<void> {
+    const places = [...this.#unflushed].values();
+    this.#unflushed.clear();
+    // Side by side they share the commits of the file system's own journal.
+    const lane = async () => {
+      for (const place of places) await flushed(place);
+    };
+    await Promise.all(Array.from({ length: FLUSHES }, lane));
   }
 
   async keep(disk: string, content: Uint8Array): Promise<void> {
@@ -189,7 +205,7 @@ export class DiskFolder implements LocalFiles {
       },
     );
     await fs.rename(fresh, target);
-    await syncFolder(path.dirname(target));
+    this.#unflushed.add(path.dirname(target));
     if (isLinked) await this.#rescue(old, disk, expected);
     await fs.rm(`${old}.json`, { force: true });
     return DONE;
@@ -223,9 +239,9 @@ export class DiskFolder implements LocalFiles {
     }
   }
 
-  async #underWay(content: Uint8Array): Promise<string> {
+  async #underWay(content: Uint8Array, flush: boolean): Promise<string> {
     const file = path.join(this.#state('under-way'), `${process.pid}-${(count += 1)}`);
-    await fs.writeFile(file, content, { flush: true });
+    await fs.writeFile(file, content, { flush });
     return file;
   }
 
@@ -392,9 +408,17 @@ function lookOf({ size, mtimeMs, ctimeMs, ino }: Stats): string {
   return `${size} ${mtimeMs} ${ctimeMs} ${ino}`;
 }
 
-/** A new name is on disk only when its folder is. */
-async function syncFolder(folder: string): Promise<void> {
-  const handle = await fs.open(folder, constants.O_RDONLY).catch(() => null);
-  await handle?.sync().catch(() => undefined);
-  await handle?.close();
+/** A new name is on disk only when its folder is. What is gone by now needs nothing. */
+async function flushed(place: string): Promise<void> {
+  const handle = await fs
+    .open(place, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK)
+    .catch(() => null);
+  try {
+    await handle?.sync();
+  } catch (error) {
+    // Some file systems cannot do that for folders.
+    if ((error as NodeJS.ErrnoException).code !== 'EINVAL') throw error;
+  } finally {
+    await handle?.close();
+  }
 }

@@ -74,6 +74,10 @@ export class ModelFolder implements LocalFiles {
     return { outcome: 'done' };
   }
 
+  async flush(): Promise<void> {
+    await this.turn();
+  }
+
   async keep(_disk: string, content: Uint8Array): Promise<void> {
     await this.turn();
     this.trash.push(content);
