@@ -367,6 +367,18 @@ const fuzz = (property: (draw: Draw) => Promise<void>, runs = RUNS) =>
     { seed: SEED, numRuns: runs, endOnFailure: true, ...SHARE },
   );
 
+test('all of the schema that introspection tells is documented', () => {
+  const silent = Object.values(schema.getTypeMap())
+    .filter(({ name }) => !name.startsWith('__'))
+    .flatMap((type) => [
+      ...(type.description ? [] : [type.name]),
+      ...(isObjectType(type) || isInputObjectType(type) ? Object.values(type.getFields()) : [])
+        .filter(({ description }) => !description)
+        .map(({ name }) => `${type.name}.${name}`),
+    ]);
+  expect(silent).toEqual([]);
+});
+
 test('documents and variables, sound and broken, over HTTP', async () => {
   expect.hasAssertions();
   await fuzz(async (draw) => {

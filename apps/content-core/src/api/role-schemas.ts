@@ -10,6 +10,7 @@ import {
   type GraphQLFieldConfigMap,
 } from 'graphql';
 import { mayUse, type Principal } from '@atomo-cc/access';
+import { fillInDocs } from './field-docs.js';
 import type { ApiContext, ApiPart, RolePart } from './part.js';
 import { JsonScalar } from './scalars.js';
 
@@ -44,13 +45,14 @@ export class RoleSchemas {
       // A type without fields makes the whole schema invalid.
       return Object.keys(fields).length === 0 ? null : new GraphQLObjectType({ name, fields });
     };
-    return new GraphQLSchema({
+    const schema = new GraphQLSchema({
       query: type('query', 'Query'),
       mutation: type('mutation', 'Mutation'),
       subscription: type('subscription', 'Subscription'),
       types: [JsonScalar],
       extensions: { forbidden: new Set(parts.flatMap(({ forbidden }) => forbidden ?? [])) },
     });
+    return fillInDocs(schema);
   }
 }
 
