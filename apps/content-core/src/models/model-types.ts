@@ -219,7 +219,7 @@ export class ModelTypes {
             ...Object.fromEntries(
               this.ownTimes(model).map((own) => [own, { type: this.filter('DateTime', DateTimeScalar, ORDERED) }]),
             ),
-            ...(this.readsDeleted(model) && {
+            ...(this.readsDeletedAt(model) && {
               deletedAt: { type: this.filter('DateTimeField', DateTimeScalar, [...ORDERED, 'isNull']) },
             }),
             ...Object.fromEntries(
@@ -243,7 +243,7 @@ export class ModelTypes {
       const names = [
         'id',
         ...this.ownTimes(model),
-        ...(this.readsDeleted(model) ? ['deletedAt'] : []),
+        ...(this.readsDeletedAt(model) ? ['deletedAt'] : []),
         ...model.fields.filter((field) => field.type !== 'relation' && isGroupable(field)).map(inputName),
       ];
       return new GraphQLInputObjectType({
@@ -259,7 +259,12 @@ export class ModelTypes {
     const own = Object.fromEntries(
       ownFieldsOf(this.access, model).map((name) => [name, OWN_FIELDS[name as keyof typeof OWN_FIELDS]]),
     );
-    return this.readsDeleted(model) ? { ...own, deletedAt: DELETED_AT } : own;
+    return this.readsDeletedAt(model) ? { ...own, deletedAt: DELETED_AT } : own;
+  }
+
+  /** A rule that lists fields lists all that may be read, and this is none that it could list. */
+  private readsDeletedAt(model: ModelDefinition): boolean {
+    return this.readsDeleted(model) && this.access.readsOwn(model, 'deletedAt');
   }
 
   /** Whether the role may look at deleted records: whoever may delete one, and bring it back. */
