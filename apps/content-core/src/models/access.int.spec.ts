@@ -35,6 +35,7 @@ const CRM = defineSchema({
     },
     Person: {
       plural: 'people',
+      softDelete: true,
       fields: {
         name: text().required(),
         mail: email().unique(),
@@ -63,6 +64,7 @@ const CRM = defineSchema({
           Sales: ['name', 'owner', 'stage'],
           Support: { fields: ['name', 'mail', 'salary'] },
         },
+        delete: { Manager: true, Sales: { where: { stage: { not: 'Public' } } } },
       },
     },
     Note: {
@@ -126,6 +128,12 @@ const RULES: Readonly<Record<string, Readonly<Record<'read' | 'create' | 'update
       update: {},
     },
   };
+/** Which people a role may delete. */
+const DELETES: Readonly<Record<string, (row: Row) => boolean>> = {
+  Admin: all,
+  Manager: all,
+  Sales: ({ stage }) => stage !== 'Public',
+};
 const ROLES = ['Admin', 'Manager', 'Sales', 'Support', 'Viewer', 'Stranger'];
 const ruleOf = (model: string, operation: 'read' | 'create' | 'update', role: string): Rule | undefined =>
   role === 'Admin' ? { fields: 'all', rows: all } : RULES[model]![operation][role];
@@ -183,6 +191,17 @@ const TRANSPORTS = {
   http: async (role: string, query: string, variables: Record<string, unknown> = {}): Promise<Answer> => {
     callers.role = role;
     return api.ask(query, variables);
+  },
+  sse: async (role: string, query: string, variables: Record<string, unknown> = {}): Promise<Answer> => {
+    callers.role = role;
+    const response = await fetch(api.url, {
+      method: 'POST',
+      headers: { authorization: `Bearer ${OURS}`, 'content-type': 'application/json', accept: 'text/event-stream' },
+      body: JSON.stringify({ query, variables }),
+    });
+    expect(response.headers.get('content-type')).toContain('text/event-stream');
+    const [, data] = /^event: next\ndata: (.*)$/m.exec(await response.text())!;
+    return { status: response.status, ...(JSON.parse(data!) as Omit<Answer, 'status'>) };
   },
   ws: async (role: string, query: string, variables: Record<string, unknown> = {}): Promise<Answer> => {
     callers.role = role;
@@ -422,6 +441,26 @@ describe('writes', () => {
         expect(now).toEqual(
           Object.fromEntries(Object.keys(now).map((name) => [name, (isChanged ? after : row)[name] ?? null])),
         );
+      }
+    });
+
+    test('deletes of each record that there is, and nothing behind them', async () => {
+      for (const row of ROWS['Person']!) {
+        const { id } = await admin(`createPerson(input: ${input(row)}) { id }`);
+        callers.role = role;
+        const answer = await api.ask(`mutation { deletePerson(id: "${id}") { id } }`);
+        const sees = ruleOf('Person', 'read', role)?.rows ?? (() => false);
+        const isDeleted = sees(row) && (DELETES[role]?.(row) ?? false);
+        if (!DELETES[role]) expect(['FORBIDDEN', 'VALIDATION_ERROR']).toContain(code(answer));
+        else if (!isDeleted) expect(code(answer)).toBe(sees(row) ? 'FORBIDDEN' : 'NOT_FOUND');
+        callers.role = 'Admin';
+        expect((await api.data(`{ person(id: "${id}") { id } }`)).person).toEqual(isDeleted ? null : { id });
+        if (!isDeleted) continue;
+        // Whoever may not delete cannot bring it back, purge it, or look for it.
+        callers.role = 'Support';
+        for (const verb of ['restore', 'purge'])
+          expect(code(await api.ask(`mutation { ${verb}Person(id: "${id}") { id } }`))).toBe('FORBIDDEN');
+        expect(code(await api.ask('{ people(deleted: ONLY) { totalCount } }'))).toBe('VALIDATION_ERROR');
       }
     });
 
