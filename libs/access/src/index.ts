@@ -35,8 +35,7 @@ export {
   LONGEST_PASSWORD,
   User,
 } from './users.js';
-export { isPlan, PLANS } from './plans.js';
-export type { Plan, PlanLimits } from './plans.js';
+export type { Plan } from './plans.js';
 export {
   beginDeletion,
   createTenant,

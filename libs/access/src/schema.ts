@@ -97,7 +97,7 @@ class ManagedUsers1700000220000 implements MigrationInterface {
   }
 }
 
-/** What a tenant pays for, and whether its people get in. Tenants that are there already have no limits. */
+/** The plan of a tenant, and whether its people get in. */
 class TenantLife1700000230000 implements MigrationInterface {
   name = 'TenantLife1700000230000';
 

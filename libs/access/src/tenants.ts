@@ -166,10 +166,7 @@ function requireTenant(tenant: Tenant | null, which: string): Tenant {
 
 function planOf(word: string): Plan {
   if (isPlan(word)) return word;
-  throw apiError(
-    'VALIDATION_ERROR',
-    `There is no plan ${JSON.stringify(word)}. There are ${Object.keys(PLANS).join(', ')}.`,
-  );
+  throw apiError('VALIDATION_ERROR', `There is no plan ${JSON.stringify(word)}. There are ${PLANS.join(', ')}.`);
 }
 
 function slugOf(name: string): string {
