@@ -6,3 +6,4 @@ export { argumentsKeyOf, argumentsOf, mergeSelections, selectionAt, selectionOf 
 export type { Selection } from './selection.js';
 export { serveApi } from './server.js';
 export { Subscribers } from './subscribers.js';
+export { DirectOperation, READS_TEXT, type TextReader } from './direct-answer.js';

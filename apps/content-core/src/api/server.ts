@@ -31,6 +31,7 @@ import type { Logger } from '@atomo-cc/platform/logging';
 import { currentTraceparent, isTracing, withSpan } from '@atomo-cc/platform/telemetry';
 import { brokenLimit, MAX_DEPTH, readDocument, tooDeepVariable, UnconditionalSubscription } from './document-limits.js';
 import { eventStreamIn, sendEventStream, type EventStream } from './event-stream.js';
+import { DataText, DirectOperation } from './direct-answer.js';
 import type { ApiContext } from './part.js';
 import { lackingIn, type RoleSchemas } from './role-schemas.js';
 import { JsonScalar } from './scalars.js';
@@ -91,12 +92,15 @@ export function serveApi(fastify: FastifyInstance, options: ApiServerOptions): {
     },
     parse: (source) => documents.parse(typeof source === 'string' ? source : source.body),
     validate: (schema, document) => documents.validate(schema, document),
-    execute: (args: ExecutionArgs) => carryOut(options, args, (own) => documents.execute(own)),
+    execute: (args: ExecutionArgs) => carryOut(options, args, (own) => documents.answer(own)),
     context: (request) => request.raw.apiContext as unknown as Record<string, unknown>,
-    onOperation: (request, _args, result) =>
-      'errors' in result && result.errors
-        ? { ...result, errors: result.errors.map((error) => formatError(error, request.raw.id)) }
-        : undefined,
+    onOperation: (request, _args, result) => {
+      if ('errors' in result && result.errors)
+        return { ...result, errors: result.errors.map((error) => formatError(error, request.raw.id)) };
+      const data = result instanceof DataText ? result.text : JSON.stringify(result.data);
+      const headers = { 'content-type': `${mediaTypeOf(request.raw.headers.accept)}; charset=utf-8` };
+      return [`{"data":${data}}`, { status: 200, statusText: 'OK', headers }];
+    },
     formatError: (error) => formatError(error),
   });
 
@@ -204,6 +208,19 @@ function toHandle(request: FastifyRequest, isJson = false): Request<FastifyReque
     raw: request,
     context: undefined,
   };
+}
+
+/** What an answer is written as, of what is accepted: as the handler reads the header, which has found something there. */
+function mediaTypeOf(accept = '*/*'): 'application/json' | 'application/graphql-response+json' {
+  for (const entry of accept.replaceAll(/\s/g, '').toLowerCase().split(',')) {
+    const [type, ...parameters] = entry.split(';');
+    const charset = parameters.find((parameter) => parameter.includes('charset=')) ?? 'charset=utf-8';
+    if (type === 'application/graphql-response+json' && charset === 'charset=utf-8') return type;
+    if (type === 'application/json' || type === 'application/*' || type === '*/*') {
+      if (charset === 'charset=utf-8' || charset === 'charset=utf8') return 'application/json';
+    }
+  }
+  return 'application/json';
 }
 
 /** What is wrong with a request that no operation was found in. */
@@ -454,6 +471,8 @@ type Compiled = CompiledQuery | { errors: readonly GraphQLError[] };
 interface Prepared {
   errors?: readonly GraphQLError[];
   readonly operations: Map<string, Compiled>;
+  /** Null for those that are executed. */
+  readonly direct: Map<string, DirectOperation | null>;
 }
 
 const RULES = [...specifiedRules, UnconditionalSubscription];
@@ -502,10 +521,25 @@ class DocumentCache {
     );
   }
 
+  /** As `execute`, but where the answer is text already it is left so. */
+  async answer(args: ExecutionArgs): Promise<DataText | ExecutionResult> {
+    const { schema, document } = args;
+    const name = args.operationName ?? '';
+    const { direct } = this.prepared(schema, document);
+    let operation = direct.get(name);
+    if (operation === undefined)
+      direct.set(name, (operation = DirectOperation.of(schema, document, args.operationName ?? null)));
+    if (operation) {
+      const { coerced, errors } = this.coerced(args);
+      if (errors) return { errors };
+      const answer = await operation.answer(coerced, args.contextValue as ApiContext);
+      if (answer) return answer;
+    }
+    return this.execute(args);
+  }
+
   execute(args: ExecutionArgs) {
     const { schema } = args;
-    const tooDeep = tooDeepVariable(args.variableValues);
-    if (tooDeep) return { errors: [tooDeep] };
     const name = args.operationName ?? '';
     const { operations } = this.prepared(schema, args.document);
     let compiled = operations.get(name);
@@ -515,19 +549,28 @@ class DocumentCache {
       operations.set(name, compiled);
     }
     if (!('query' in compiled)) return compiled;
-    const definitions = getOperationAST(args.document, args.operationName)?.variableDefinitions ?? [];
-    const { coerced, errors } = getVariableValues(schema, definitions, args.variableValues ?? {}, {
-      maxErrors: MAX_VARIABLE_ERRORS,
-    });
+    const { coerced, errors } = this.coerced(args);
     if (errors) return { errors };
     return compiled.query(undefined, args.contextValue, coerced);
+  }
+
+  private coerced({
+    schema,
+    document,
+    operationName,
+    variableValues,
+  }: ExecutionArgs): ReturnType<typeof getVariableValues> {
+    const tooDeep = tooDeepVariable(variableValues);
+    if (tooDeep) return { errors: [tooDeep] };
+    const definitions = getOperationAST(document, operationName)?.variableDefinitions ?? [];
+    return getVariableValues(schema, definitions, variableValues ?? {}, { maxErrors: MAX_VARIABLE_ERRORS });
   }
 
   private prepared(schema: GraphQLSchema, document: DocumentNode): Prepared {
     let schemas = this.bySchema.get(document);
     if (!schemas) this.bySchema.set(document, (schemas = new Map()));
     let prepared = schemas.get(schema);
-    if (!prepared) schemas.set(schema, (prepared = { operations: new Map() }));
+    if (!prepared) schemas.set(schema, (prepared = { operations: new Map(), direct: new Map() }));
     return prepared;
   }
 }

@@ -17,10 +17,11 @@ import {
   encodeCursor,
   mergeSelections,
   pageSize,
+  READS_TEXT,
   selectionAt,
   selectionOf,
 } from '../api/index.js';
-import type { ApiContext, ApiPart, RolePart, Selection } from '../api/index.js';
+import type { ApiContext, ApiPart, RolePart, Selection, TextReader } from '../api/index.js';
 import { changedField, type ChangesOptions } from './changes.js';
 import { RecordCommands, type CommandAnswer, type CommittedRecord, type RecordCommandsOptions } from './commands.js';
 import { MAX_RECORDS_PER_COMMAND } from './deletion.js';
@@ -79,6 +80,13 @@ function partOf(
       args: { id: { type: new GraphQLNonNull(GraphQLID) }, asOf, ...trash },
       resolve: (_source, { id, asOf: time, deleted: which }: GetArguments, context, info) =>
         isUuid(id) ? readRecord(database, readerFor(context), model, id, selectionOf(info), time, which) : null,
+      extensions: {
+        [READS_TEXT]: (async (args, context, selection) => {
+          const { id, asOf: time, deleted: which } = args as unknown as GetArguments;
+          if (!isUuid(id)) return 'null';
+          return (await readRecordText(database, readerFor(context), model, id, selection, time, which)) ?? 'null';
+        }) satisfies TextReader,
+      },
     };
     query[model.plural] = {
       type: new GraphQLNonNull(types.connection(model)),
@@ -100,7 +108,14 @@ function partOf(
         ...trash,
       },
       resolve: (_source, args: ListArguments, context, info) =>
-        readPage(database, readerFor(context), model, args, selectionOf(info)),
+        readPage(database, readerFor(context), model, args, selectionOf(info)).then(pageObject),
+      extensions: {
+        [READS_TEXT]: (async (args, context, selection) => {
+          // Both have what either asks for.
+          if (selection.has('nodes') && selectionAt(selection, 'edges').has('node')) return null;
+          return pageText(model, selection, await readPage(database, readerFor(context), model, args, selection));
+        }) satisfies TextReader,
+      },
     };
     const groupField = types.groupField(model);
     query[`${model.singular}Aggregate`] = {
@@ -475,7 +490,13 @@ function isEnough(
   return !asksBeyond && !seesSome(reader, model) && answers.every(({ record }) => record !== null);
 }
 
-async function readRecord(
+async function readRecord(...of: Parameters<typeof readRecordText>): Promise<unknown> {
+  const text = await readRecordText(...of);
+  return text === null ? null : (JSON.parse(text) as unknown);
+}
+
+/** The JSON of a record, or null. */
+async function readRecordText(
   database: AppDatabase,
   reader: Reader,
   model: ModelDefinition,
@@ -483,12 +504,52 @@ async function readRecord(
   selection: Selection,
   asOfTime?: string | null,
   which?: Deleted | null,
-): Promise<unknown> {
+): Promise<string | null> {
   const [row] = await readAt(database, reader, asOfTime, (tx, time) => {
     const { text, parameters } = compileGet(reader, model, id, selection, time, which ?? 'EXCLUDE');
     return tx.query<{ node: string }>(text, parameters);
   });
-  return row ? (JSON.parse(row.node) as unknown) : null;
+  return row?.node ?? null;
+}
+
+/** A page as it is read. */
+interface Page {
+  /** The JSON of each record. */
+  readonly nodes: readonly string[];
+  /** As many where they are asked for, else none. */
+  readonly cursors: readonly string[];
+  readonly pageInfo: Readonly<Record<string, unknown>>;
+  /** Undefined unless asked for. */
+  readonly totalCount: number | undefined;
+}
+
+function pageObject({ nodes, cursors, pageInfo, totalCount }: Page) {
+  const records = nodes.map((node) => JSON.parse(node) as object);
+  const edges = records.map((node, at) => ({ node, cursor: cursors[at] }));
+  return { nodes: records, edges, pageInfo, totalCount };
+}
+
+/** The JSON of what a selection asks for of a page, and no more. */
+function pageText(
+  model: ModelDefinition,
+  selection: Selection,
+  { nodes, cursors, pageInfo, totalCount }: Page,
+): string {
+  const objectOf = (fields: Selection, type: string, valueOf: (name: string) => string) =>
+    `{${[...fields.keys()].map((name) => `"${name}":${name === '__typename' ? `"${type}"` : valueOf(name)}`).join(',')}}`;
+  return objectOf(selection, `${model.name}Connection`, (name) => {
+    const below = selectionAt(selection, name);
+    switch (name) {
+      case 'nodes':
+        return `[${nodes.join(',')}]`;
+      case 'edges':
+        return `[${nodes.map((node, at) => objectOf(below, `${model.name}Edge`, (of) => (of === 'node' ? node : `"${cursors[at]}"`))).join(',')}]`;
+      case 'pageInfo':
+        return objectOf(below, 'PageInfo', (of) => JSON.stringify(pageInfo[of]));
+      default:
+        return String(totalCount);
+    }
+  });
 }
 
 async function readPage(
@@ -497,7 +558,7 @@ async function readPage(
   model: ModelDefinition,
   args: ListArguments,
   selection: Selection,
-) {
+): Promise<Page> {
   const { after = null, before = null, last = null } = args;
   const fromEnd = last !== null;
   if (fromEnd && typeof args.first === 'number')
@@ -528,11 +589,10 @@ async function readPage(
   const found = rows.filter(({ node }) => node !== null);
   const isMore = found.length > size;
   const onPage = fromEnd ? found.slice(-size) : found.slice(0, size);
-  const nodes = onPage.map(({ node }) => JSON.parse(node!) as object);
   const cursors = withKeys ? onPage.map(({ key }) => encodeCursor(order, JSON.parse(key!) as unknown[])) : [];
   return {
-    nodes,
-    edges: nodes.map((node, at) => ({ node, cursor: cursors[at] })),
+    nodes: onPage.map(({ node }) => node!),
+    cursors,
     pageInfo: {
       hasNextPage: before !== null || (!fromEnd && isMore),
       hasPreviousPage: after !== null || (fromEnd && isMore),
