@@ -17,7 +17,26 @@ afterAll(async () => {
   await database.drop();
 }, 30_000);
 
-it('a key that does too much is told when to go on, and harms no other key of the store', async () => {
+it('a stranger may send its handshake and nothing large before it (defect 23)', async () => {
+  const { key } = await (await gateway.aStore()).aKey();
+  const closeOf = async (frame: string) => {
+    const raw = new WebSocket(`${gateway.url.replace('http', 'ws')}/socket.io/?EIO=4&transport=websocket`);
+    await new Promise((resolve) => raw.addEventListener('open', resolve, { once: true }));
+    raw.send(frame);
+    const told = new Promise<string>((resolve) => {
+      raw.addEventListener('close', ({ code }) => resolve(`closed ${code}`), { once: true });
+      raw.addEventListener('message', ({ data }) => String(data).startsWith('40') && resolve('let in'));
+    });
+    const outcome = await told;
+    raw.close();
+    return outcome;
+  };
+  const hello = (padding: number) => `40${JSON.stringify({ apiKey: key, padding: 'x'.repeat(padding) })}`;
+  expect(await closeOf(hello(10_000))).toBe('let in');
+  expect(await closeOf(hello(100_000))).toBe('closed 1009');
+});
+
+it('a key that does too much is told when to go on, and harms no other key of the store (defect 23)', async () => {
   const store = await gateway.aStore();
   const [busy, calm] = await Promise.all([0, 1].map(async () => Device2.connect(gateway, (await store.aKey()).key)));
   await busy!.push(...Array.from({ length: 100 }, (_, n) => putOf(`${n}.md`, 'x')));

@@ -437,6 +437,8 @@ describe('a content', () => {
     expect(await gateway.call('PUT', '/api/v1/files', key, { path: 'max.md', content: longest })).toMatchObject({
       status: 200,
     });
+    // The others have it too, so what follows does not wait behind it.
+    await Promise.all([reader.take(1), writer.take(1)]);
 
     const tooLong = 'x'.repeat(CONTENT_LIMIT + 1);
     expect(await writer.send('modified-file', { path: 'over.md', content: tooLong })).toMatchObject(

@@ -92,7 +92,7 @@ describe('a connection', () => {
     ]);
   });
 
-  it('with a cursor is given what happened since, without a gap, and then what happens', async () => {
+  it('with a cursor is given what happened since, without a gap, and then what happens (defect 21)', async () => {
     const { key, laptop } = await aPair();
     const { epoch } = laptop.ready;
     for (let at = 0; at < 12; at += 1)

@@ -117,7 +117,7 @@ describe('two nodes', () => {
     );
   });
 
-  it('number the changes of a store in the order in which they become visible, without a gap', async () => {
+  it('number the changes of a store in the order in which they become visible, without a gap (defect 22)', async () => {
     const { store, issued, near, far } = await aPair();
     const seen: number[] = [];
     let isWriting = true;
