@@ -2,6 +2,7 @@ import {
   getArgumentValues,
   getNamedType,
   getOperationAST,
+  isAbstractType,
   isNonNullType,
   isObjectType,
   Kind,
@@ -43,8 +44,8 @@ export class DataText implements ExecutionResult {
 
 /**
  * An operation that is one field which is read as text: nothing of its answer is taken apart here and put together again.
- * All that it asks for below has the name it has in the schema, and there are no arguments or directives, so that the text is
- * what the caller is to get.
+ * All that it asks for below has the name it has in the schema, and there are no arguments, directives or resolvers, so that
+ * the text is what the caller is to get.
  */
 export class DirectOperation {
   private constructor(
@@ -98,9 +99,15 @@ function isPlain(
     if (node.directives?.length) return false;
     if (node.kind === Kind.FIELD) {
       const field = isObjectType(type) ? type.getFields()[node.name.value] : undefined;
-      // A field that takes arguments has several values in what is read, also where none are given.
-      const isRenamed = node.alias !== undefined || (field !== undefined && field.args.length > 0);
-      return !isRenamed && isPlain(node.selectionSet, field && getNamedType(field.type), { schema, fragments });
+      // A field that takes arguments has several values in what is read, also where none are given; one with a
+      // resolver is told otherwise than it is read, and of several types are the blocks.
+      const isTold =
+        field !== undefined && (field.args.length > 0 || field.resolve || isAbstractType(getNamedType(field.type)));
+      return (
+        node.alias === undefined &&
+        !isTold &&
+        isPlain(node.selectionSet, field && getNamedType(field.type), { schema, fragments })
+      );
     }
     const part = node.kind === Kind.INLINE_FRAGMENT ? node : fragments[node.name.value];
     const named = part?.typeCondition ? schema.getType(part.typeCondition.name.value) : type;

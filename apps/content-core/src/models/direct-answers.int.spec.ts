@@ -152,6 +152,7 @@ test.each<[string, string, boolean]>([
   ['nodes and edges with other fields', '{ things { nodes { id } edges { node { name } } } }', false],
   ['an alias below', '{ things { nodes { title: name } } }', false],
   ['a list below', '{ owners { nodes { name things { nodes { id } } } } }', false],
+  ['blocks by their types', '{ things { nodes { id partsBlocks { ... on LineBlock { said } } } } }', false],
   ['a directive', '{ things { nodes { id name @skip(if: true) } } }', false],
   ['a page size that is refused', '{ things(first: 1000) { nodes { id } } }', true],
   ['a cursor that is refused', '{ things(after: "x") { nodes { id } } }', true],
