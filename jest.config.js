@@ -3,6 +3,8 @@ import preset from './jest.preset.js';
 const project = (displayName, more) => ({ ...preset, displayName, rootDir: import.meta.dirname, ...more });
 
 export default {
+  // What spec files leave behind adds up; beyond this a worker is replaced, which takes a second, before collecting it takes longer.
+  workerIdleMemoryLimit: '800MB',
   projects: [
     project('unit', {
       testMatch: ['<rootDir>/{apps,libs,tools}/**/*.spec.ts'],

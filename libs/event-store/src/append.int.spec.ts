@@ -6,6 +6,7 @@ import { append, isStreamTaken, MAX_EVENT_BYTES, refusalOf, sendAppend, type Exp
 import { Fence } from './fence.js';
 import { readEvents } from './read.js';
 import { eventStoreMigrations } from './schema.js';
+import { verifyLog } from './verify.js';
 
 const A = '00000000-0000-7000-8000-00000000000a' as TenantId;
 const B = '00000000-0000-7000-8000-00000000000b' as TenantId;
@@ -367,15 +368,20 @@ describe('the log is append-only by privilege', () => {
       'drop table event_log',
     ]) {
       await expect(database.app.transaction(A, (tx) => tx.execute(statement))).rejects.toEqual(PRIVILEGE);
+      await expect(database.system.transaction((tx) => tx.execute(statement))).rejects.toEqual(PRIVILEGE);
     }
   });
 
-  it('the system role reads, but does not append', async () => {
-    await expect(
-      database.system.transaction((tx) =>
-        append(tx, A, [{ stream: newStream(), expected: 'any', events: [event(0)], metadata: METADATA }]),
-      ),
-    ).rejects.toEqual(PRIVILEGE);
+  it('the system role appends like any other, in the chain of the tenant', async () => {
+    const [tenant, stream] = [uuidv7() as TenantId, newStream()];
+    const appended = await database.system.transaction((tx) =>
+      append(tx, tenant, [{ stream, expected: 'none', events: [event(0)], metadata: METADATA }]),
+    );
+    expect(appended).toMatchObject({ ok: true, events: [{ tenant, streamVersion: 1 }] });
+    expect(await appendTo(stream, 1, [event(1)], tenant)).toMatchObject({ ok: true });
+    const found = jest.fn();
+    expect(await verifyLog(database.system, { tenant, onFault: found })).toMatchObject({ events: 2, broken: 0 });
+    expect(found).not.toHaveBeenCalled();
   });
 });
 

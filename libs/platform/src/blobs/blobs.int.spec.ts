@@ -77,7 +77,7 @@ describe.each(['Postgres', 'S3'])('blobs on %s', (storage) => {
     let peak = 0;
     let passed = 0;
     const look = (bytes: number) => {
-      if (Math.floor((passed + bytes) / (3 * MIB)) > Math.floor(passed / (3 * MIB))) peak = Math.max(peak, used());
+      if (Math.floor((passed + bytes) / (11 * MIB)) > Math.floor(passed / (11 * MIB))) peak = Math.max(peak, used());
       passed += bytes;
     };
     async function* generated() {
