@@ -84,11 +84,13 @@ function layerRules([type, allowed]) {
   });
   if (type === 'testing' || type === 'e2e') return [rule(`layer-${type}`, {}, [])];
   const testCode = [...TEST_SUFFIXES, '/testing/'].map((pattern) => `^${anyOf(from)}/.*${pattern}`);
+  // A server is tested with the client that is made for it.
+  const forTests = type === 'app' ? ['testing', 'sdk'] : ['testing'];
   return [
     rule(`layer-${type}`, { pathNot: TEST_CODE }, []),
     {
-      ...rule(`layer-${type}-tests`, { path: testCode }, ['testing']),
-      comment: `${comment} Its tests may import testing besides.`,
+      ...rule(`layer-${type}-tests`, { path: testCode }, forTests),
+      comment: `${comment} Its tests may import besides: ${forTests.join(', ')}.`,
     },
   ];
 }

@@ -71,6 +71,18 @@ describe('a client between a folder and a store', () => {
     expect(read(laptop, 'a.md')).toBe(read(phone, 'a.md'));
   });
 
+  it('has the copy of a conflict on disk before it replaces the file', async () => {
+    const [laptop, phone] = [aDevice('laptop'), aDevice('phone')];
+    write(phone, 'a.md', 'two');
+    await settle(phone);
+    write(laptop, 'a.md', 'three');
+    await until(laptop, () => read(laptop, 'a.md') === 'two');
+    let isReplacement = true;
+    await laptop.powerCut(() => isReplacement === (isReplacement = false));
+    const texts = [...laptop.folder.files.values()].map((content) => Buffer.from(content).toString());
+    expect(texts.sort()).toEqual(['three', 'two']);
+  });
+
   it('does not take its own upload for news', async () => {
     const laptop = aDevice('laptop');
     write(laptop, 'a.md', 'one');

@@ -492,6 +492,8 @@ export class SyncEngine {
         if (!there || hashOf(there) !== local.hash)
           return this.#hold(key, `merge:${remote.hash}`, local.path, `${copy} is in the way.`);
       } else if (!this.#isDone(outcome, key, `merge:${remote.hash}`, local.path)) return;
+      // After a power cut the copy must not be missing where the replacement is there.
+      await files.flush();
     }
     const outcome = await files.write(local.disk, theirs, local.hash);
     if (!this.#isDone(outcome, key, `merge:${remote.hash}`, local.path)) return;

@@ -181,7 +181,9 @@ export class DiskFolder implements LocalFiles {
   }
 
   async keep(disk: string, content: Uint8Array): Promise<void> {
-    await fs.writeFile(await this.#trashed(disk), content, { flush: true });
+    const place = await this.#trashed(disk);
+    await fs.writeFile(place, content, { flush: true });
+    await flushed(path.dirname(place));
   }
 
   // ── one file ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -324,6 +326,7 @@ export class DiskFolder implements LocalFiles {
       await fs.mkdir(way).catch((error: NodeJS.ErrnoException) => {
         if (error.code !== 'EEXIST') throw error;
       });
+      this.#unflushed.add(path.dirname(way));
     }
     return null;
   }

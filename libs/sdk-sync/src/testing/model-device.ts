@@ -61,6 +61,15 @@ export class ModelDevice {
     return this.#isRunning;
   }
 
+  /**
+   * The machine is gone at once. What the journal committed stays; of what the client did to its folder since the last
+   * flush some is not on disk: what `isLost` says of each, in turn.
+   */
+  async powerCut(isLost: () => boolean): Promise<void> {
+    await this.crash();
+    this.folder.powerCut(isLost);
+  }
+
   /** The client is gone at once; its folder and its journal stay. */
   async crash(): Promise<void> {
     this.#life += 1;
@@ -130,11 +139,16 @@ export class ModelDevice {
       fetch: (hashes) =>
         call(
           () =>
-            new Map(hashes.flatMap((hash) => (store.blobs.has(hash) ? [[hash, store.blobs.get(hash)!] as const] : []))),
+            new Map(
+              hashes.flatMap((hash) => {
+                const content = store.content(hash);
+                return content ? [[hash, content] as const] : [];
+              }),
+            ),
         ),
       upload: (hash, content) =>
         call(() => {
-          store.blobs.set(hash, content);
+          store.uploads.set(hash, content);
           return { parts: [hash] };
         }),
       push: async (ops) => {

@@ -10,6 +10,8 @@ export class ModelFolder implements LocalFiles {
   readonly files = new Map<string, Uint8Array>();
   /** What `keep` was asked to keep. What `remove` takes away is in the store's history, and is not kept here. */
   readonly trash: Uint8Array[] = [];
+  /** How to take back what the client did and a power cut may undo, and whether it still can be: a user's work is not undone. */
+  #unflushed: { readonly canUndo: () => boolean; readonly undo: () => void }[] = [];
 
   constructor(
     readonly rules: NameRules,
@@ -35,10 +37,22 @@ export class ModelFolder implements LocalFiles {
     this.files.set(name, content);
   }
 
+  /** Loses some of what was done since the last flush; none of it hangs on what came before. */
+  powerCut(isLost: () => boolean): void {
+    for (const { canUndo, undo } of this.#unflushed.reverse()) if (isLost() && canUndo()) undo();
+    this.#unflushed = [];
+  }
+
+  /** First the names, then what they hold; meanwhile a user goes on, as with a real folder. */
   async scan(): Promise<Scan> {
     await this.turn();
-    const found = [...this.files].filter(([disk]) => !this.isIgnored(disk));
-    const files = found.map(([disk, content]) => ({ disk, hash: hashOf(content), size: content.length }));
+    const names = [...this.files.keys()].filter((disk) => !this.isIgnored(disk));
+    const files: Scan['files'][number][] = [];
+    for (const [place, disk] of names.entries()) {
+      if (place === names.length >> 1) await this.turn();
+      const content = this.files.get(disk);
+      if (content) files.push({ disk, hash: hashOf(content), size: content.length });
+    }
     return { files, blocked: [] };
   }
 
@@ -50,7 +64,10 @@ export class ModelFolder implements LocalFiles {
   async write(disk: string, content: Uint8Array, expected: string | null): Promise<LocalOutcome> {
     await this.turn();
     if (!this.#is(disk, expected)) return { outcome: 'changed' };
+    const was = this.#at(disk);
     this.put(disk, content);
+    const name = this.diskName(disk)!;
+    this.#done(name, content, () => (was ? this.files.set(name, was) : this.files.delete(name)));
     return { outcome: 'done' };
   }
 
@@ -58,7 +75,9 @@ export class ModelFolder implements LocalFiles {
     await this.turn();
     if (!this.#is(disk, expected)) return { outcome: 'changed' };
     const name = this.diskName(disk)!;
+    const was = this.files.get(name)!;
     this.files.delete(name);
+    this.#done(name, undefined, () => this.files.set(name, was));
     return { outcome: 'done' };
   }
 
@@ -71,11 +90,18 @@ export class ModelFolder implements LocalFiles {
     const content = this.files.get(name)!;
     this.files.delete(name);
     this.put(to, content);
+    const moved = this.diskName(to)!;
+    this.#done(moved, content, () => {
+      if (moved !== name && this.diskName(name) !== undefined && this.diskName(name) !== moved) return;
+      this.files.delete(moved);
+      this.files.set(name, content);
+    });
     return { outcome: 'done' };
   }
 
   async flush(): Promise<void> {
     await this.turn();
+    this.#unflushed = [];
   }
 
   async keep(_disk: string, content: Uint8Array): Promise<void> {
@@ -85,6 +111,11 @@ export class ModelFolder implements LocalFiles {
 
   isIgnored(path: string): boolean {
     return path.startsWith('private/');
+  }
+
+  /** Remembers what was done: `name` holds `content` now. */
+  #done(name: string, content: Uint8Array | undefined, undo: () => void): void {
+    this.#unflushed.push({ canUndo: () => this.#at(name) === content, undo });
   }
 
   #at(disk: string): Uint8Array | undefined {
