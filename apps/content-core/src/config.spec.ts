@@ -57,6 +57,8 @@ test.each<[string, Record<string, string | undefined>]>([
   ['AUTH_SECRET', { AUTH_SECRET: 'development secret, never used outside npm start' }],
   ['ADMIN_EMAIL', { ADMIN_EMAIL: 'admin@atomo.local' }],
   ['ADMIN_PASSWORD', { ADMIN_PASSWORD: 'atomo-dev' }],
+  ['TRUSTED_DOCUMENTS_MODE', { TRUSTED_DOCUMENTS_MODE: 'off' }],
+  ['TRUSTED_DOCUMENTS names no file', { TRUSTED_DOCUMENTS_MODE: 'only' }],
 ])('production names %s when given %j', (name, environment) => {
   expect(() => contentCoreConfig({ ...NEEDED, ...SECRETS, ...environment })).toThrow(invalid(name));
 });

@@ -35,6 +35,16 @@ const variables = {
     default: 'auto',
     desc: 'Whether callers may look at the GraphQL schema and browsers get GraphiQL. auto: under `npm start` alone.',
   }),
+  TRUSTED_DOCUMENTS: str({
+    default: '',
+    example: 'persisted-documents.json',
+    desc: 'The JSON of the documents that clients name by an id instead of writing them, from the folder of ATOMO_SERVICE on. Empty: there are none.',
+  }),
+  TRUSTED_DOCUMENTS_MODE: str({
+    choices: ['allow', 'only'],
+    default: 'allow',
+    desc: 'What becomes of documents that are not in TRUSTED_DOCUMENTS. allow: they are carried out too. only: for Admin alone.',
+  }),
   AUTH_SECRET: str({
     default: '',
     example: 'the output of: openssl rand -base64 48',
@@ -106,6 +116,12 @@ function acceptedKeysOf(list: string): readonly string[] {
 /** The settings of content-core. @throws CodedError CONFIG_INVALID */
 export function contentCoreConfig(environment?: Readonly<Record<string, string | undefined>>) {
   const config = loadConfig(variables, environment);
+  if (config.TRUSTED_DOCUMENTS_MODE === 'only' && config.TRUSTED_DOCUMENTS === '') {
+    throw new CodedError(
+      'CONFIG_INVALID',
+      `TRUSTED_DOCUMENTS_MODE is only, and TRUSTED_DOCUMENTS names no file. Example: TRUSTED_DOCUMENTS=${variables.TRUSTED_DOCUMENTS.example}`,
+    );
+  }
   return {
     ...config,
     isIntrospected: config.INTROSPECTION === 'auto' ? config.ATOMO_MODE === 'embedded' : config.INTROSPECTION === 'on',

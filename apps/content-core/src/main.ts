@@ -1,3 +1,4 @@
+import { resolve } from 'node:path';
 import cors from '@fastify/cors';
 import multipart from '@fastify/multipart';
 import { accessEntities, Accounts, openAccess } from '@atomo-cc/access';
@@ -22,7 +23,7 @@ import { AppDatabase, migrate, openAppDatabase, openSystemDatabase, SystemDataba
 import { JobQueues, OutboxRelay } from '@atomo-cc/platform/queues';
 import { openRedis } from '@atomo-cc/platform/redis';
 import { Metrics } from '@atomo-cc/platform/telemetry';
-import { RoleSchemas, serveApi } from './api/index.js';
+import { RoleSchemas, serveApi, TrustedDocuments } from './api/index.js';
 import { AppModule } from './app.module.js';
 import { sessionsApi, tokensApi } from './auth/index.js';
 import { contentCoreConfig } from './config.js';
@@ -43,6 +44,9 @@ const PREFLIGHT_SECONDS = 600;
 await runService(async () => {
   const config = contentCoreConfig();
   const schema = await loadSchema(config.ATOMO_SERVICE);
+  const trusted = config.TRUSTED_DOCUMENTS
+    ? TrustedDocuments.read(resolve(config.ATOMO_SERVICE, config.TRUSTED_DOCUMENTS), config.TRUSTED_DOCUMENTS_MODE)
+    : TrustedDocuments.NONE;
   await migrate(config.DATABASE_URL, contentCoreMigrations);
   const tables = await createModelTables(config.DATABASE_URL, schema);
 
@@ -123,6 +127,7 @@ await runService(async () => {
         schemas,
         authenticate: (authorization, believedMs) => access.callers.authenticate(authorization, believedMs),
         introspection: config.isIntrospected,
+        trusted,
         logger: app.get(LOGGER),
         isTrustedProxy: config.TRUSTED_PROXIES,
         onDenied: (principal, operation, from) => access.refusals.denied(principal, operation, from),

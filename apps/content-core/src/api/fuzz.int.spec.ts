@@ -1,5 +1,8 @@
+import { mkdtempSync, writeFileSync } from 'node:fs';
 import { connect } from 'node:net';
 import { once } from 'node:events';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import fc from 'fast-check';
 import {
   buildClientSchema,
@@ -45,7 +48,9 @@ let schema: GraphQLSchema;
 beforeAll(async () => {
   process.stdout.write(`fuzzing the API, seed ${SEED}, ${RUNS} runs of each kind\n`);
   database = await aDatabase([]);
-  core = await aContentCore(database);
+  const manifest = join(mkdtempSync(join(tmpdir(), 'fuzz-')), 'documents.json');
+  writeFileSync(manifest, JSON.stringify({ known: '{ me { role } }' }));
+  core = await aContentCore(database, { TRUSTED_DOCUMENTS: manifest });
   token = await core.logIn();
   const { body } = await post(JSON.stringify({ query: getIntrospectionQuery() }));
   schema = buildClientSchema((JSON.parse(body) as { data: IntrospectionQuery }).data);
@@ -433,6 +438,11 @@ test('bodies that are no operation', async () => {
     const bodies: readonly (() => string | Uint8Array)[] = [
       () => json,
       () => broken(draw, json),
+      () => JSON.stringify({ documentId: draw.chance(0.3) ? 'known' : anything(draw), variables: anything(draw) }),
+      () =>
+        JSON.stringify({
+          extensions: { persistedQuery: draw.chance(0.5) ? { sha256Hash: anything(draw) } : anything(draw) },
+        }),
       () => JSON.stringify(Array.from({ length: draw.one([1, 3, 500]) }, () => ({ query: '{ __typename }' }))),
       () => '['.repeat(draw.one([10, 5_000, 400_000])),
       () => `{"query":"{__typename}","variables":{"a":${'['.repeat(200_000)}${']'.repeat(200_000)}}}`,

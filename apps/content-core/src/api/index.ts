@@ -4,6 +4,7 @@ export { RoleSchemas } from './role-schemas.js';
 export { DateScalar, DateTimeScalar, JsonScalar } from './scalars.js';
 export { argumentsKeyOf, argumentsOf, mergeSelections, selectionAt, selectionOf } from './selection.js';
 export type { Selection } from './selection.js';
-export { serveApi } from './server.js';
+export { serveApi, type ApiServerOptions } from './server.js';
 export { Subscribers } from './subscribers.js';
 export { DirectOperation, READS_TEXT, type TextReader } from './direct-answer.js';
+export { TRUSTED_DOCUMENTS_ERRORS, TrustedDocuments } from './trusted-documents.js';

@@ -19,7 +19,7 @@ import {
   type GraphQLSchema,
 } from 'graphql';
 import { compileQuery, isCompiledQuery, type CompiledQuery } from 'graphql-jit';
-import { createHandler, parseRequestParams, type Request } from 'graphql-http';
+import { createHandler, parseRequestParams, type Request, type RequestParams, type Response } from 'graphql-http';
 import { CloseCode, type Context } from 'graphql-ws';
 import { useServer, type Extra } from 'graphql-ws/use/ws';
 import { WebSocket, WebSocketServer } from 'ws';
@@ -36,6 +36,7 @@ import type { ApiContext } from './part.js';
 import { lackingIn, type RoleSchemas } from './role-schemas.js';
 import { JsonScalar } from './scalars.js';
 import { Subscribers, type Authenticate, type Connection, type Followed } from './subscribers.js';
+import { TrustedDocuments } from './trusted-documents.js';
 
 /** Documents that are kept parsed, checked and compiled. An application has a few hundred; ten thousand random ones cannot fill the memory. */
 const CACHED_DOCUMENTS = 1_000;
@@ -62,6 +63,8 @@ export interface ApiServerOptions {
   readonly onDenied?: (principal: Principal, operation: string, from: Origin) => void;
   /** Whether callers may look at the schema, and browsers get GraphiQL; so unless it is false. Names are then not suggested either. */
   readonly introspection?: boolean;
+  /** Documents that may be named instead of written; none unless given. */
+  readonly trusted?: TrustedDocuments;
   /** Whose word on the addresses of callers counts; nobody's unless given. */
   readonly isTrustedProxy?: IsTrusted;
 }
@@ -73,17 +76,18 @@ export interface ApiServerOptions {
  */
 export function serveApi(fastify: FastifyInstance, options: ApiServerOptions): { close(): Promise<void> } {
   const isOpen = options.introspection ?? true;
-  const documents = new DocumentCache(isOpen);
+  const trusted = options.trusted ?? TrustedDocuments.NONE;
+  const documents = new DocumentCache(isOpen, trusted);
   const formatError = errorFormatter(options.logger);
   const subscribers = new Subscribers(options.authenticate);
   const streams = new Set<EventStream>();
 
   const handle = createHandler<FastifyRequest, unknown, Record<string, unknown>>({
     schema: (request) => options.schemas.of(request.raw.apiContext!.principal.role),
-    // What it throws says what the caller has left out or written wrongly, by no code.
     parseRequestParams: (request) =>
-      parseRequestParams(request).catch((error: Error) => {
-        throw apiError('VALIDATION_ERROR', `The request is no GraphQL: ${error.message}.`);
+      paramsOf(trusted, request).catch((error: Error) => {
+        tellDenials(options, request.raw.apiContext!, [asRefusal(error)]);
+        throw error;
       }),
     onSubscribe: ({ raw: { apiContext } }, { query }) => {
       const { principal } = apiContext!;
@@ -133,7 +137,11 @@ export function serveApi(fastify: FastifyInstance, options: ApiServerOptions): {
     const asErrors = (error: unknown) => ({ errors: [formatError(error as Error, context.requestId)] });
     let results: Followed;
     try {
-      const params = await parseRequestParams(toHandle(request)).catch(() => null);
+      const params = await paramsOf(trusted, toHandle(request)).catch((error: Error) => {
+        if (isCodedError(error) && error.code === 'VALIDATION_ERROR') return null;
+        if (accepted === 'wanted') tellDenials(options, context, [asRefusal(error)]);
+        throw error;
+      });
       if (params === null || !('query' in params)) return false;
       const document = documents.parse(params.query);
       const operation: string | undefined = getOperationAST(document, params.operationName)?.operation;
@@ -188,7 +196,7 @@ export function serveApi(fastify: FastifyInstance, options: ApiServerOptions): {
     const { page, policy } = graphiql();
     return reply.type('text/html').header('content-security-policy', policy).send(page);
   });
-  const sockets = serveSockets(fastify.server, options, documents, subscribers, formatError);
+  const sockets = serveSockets(fastify.server, options, { trusted, documents, subscribers, formatError });
   return {
     close: async () => {
       subscribers.close();
@@ -196,6 +204,51 @@ export function serveApi(fastify: FastifyInstance, options: ApiServerOptions): {
       await sockets.close();
     },
   };
+}
+
+/**
+ * What a request asks to be carried out, with the text of the document that it may have named instead.
+ * @throws CodedError VALIDATION_ERROR for what is no request, and as `TrustedDocuments` says
+ */
+async function paramsOf(
+  trusted: TrustedDocuments,
+  request: Request<FastifyRequest, unknown>,
+): Promise<RequestParams | Response> {
+  const params = await parseRequestParams(withNamedDocument(trusted, request)).catch((error: Error) => {
+    // What it throws says what the caller has left out or written wrongly, by no code.
+    throw isCodedError(error) ? error : apiError('VALIDATION_ERROR', `The request is no GraphQL: ${error.message}.`);
+  });
+  if ('query' in params) trusted.require(params.query, request.raw.apiContext!.principal.role);
+  return params;
+}
+
+/** The request as if the document that it names were written in it. */
+function withNamedDocument<Of>(trusted: TrustedDocuments, request: Request<Of, unknown>): Request<Of, unknown> {
+  if (request.method === 'GET') {
+    const [path, search] = request.url.split('?');
+    const parameters = new URLSearchParams(search);
+    const text = trusted.named({
+      query: parameters.get('query') ?? undefined,
+      documentId: parameters.get('documentId') ?? undefined,
+      extensions: jsonIn(parameters.get('extensions')),
+    });
+    if (text === undefined) return request;
+    parameters.set('query', text);
+    return { ...request, url: `${path}?${parameters}` };
+  }
+  const body: unknown = request.body;
+  if (typeof body !== 'object' || body === null) return request;
+  const text = trusted.named(body);
+  return text === undefined ? request : { ...request, body: { ...body, query: text } };
+}
+
+/** What is no JSON is told by who reads the request. */
+function jsonIn(text: string | null): unknown {
+  try {
+    return text === null ? undefined : JSON.parse(text);
+  } catch {
+    return undefined;
+  }
 }
 
 /** @param isJson whether JSON is answered whatever was asked for: to one who wanted a stream, of what no stream can be made */
@@ -289,9 +342,12 @@ function graphiql(): { page: string; policy: string } {
 function serveSockets(
   server: Server,
   options: ApiServerOptions,
-  documents: DocumentCache,
-  subscribers: Subscribers,
-  formatError: FormatError,
+  {
+    trusted,
+    documents,
+    subscribers,
+    formatError,
+  }: { trusted: TrustedDocuments; documents: DocumentCache; subscribers: Subscribers; formatError: FormatError },
 ): { close(): Promise<void> } {
   const sockets = new WebSocketServer({ noServer: true, maxPayload: MAX_MESSAGE_BYTES });
   const contextOf = ({ principal, request }: SocketFacts): ApiContext => {
@@ -327,7 +383,10 @@ function serveSockets(
         try {
           // A socket lives longer than a token: who has logged out meanwhile begins nothing new.
           context.extra.principal = await options.authenticate(authorizationOf(context.connectionParams));
-          const document = documents.parse(payload.query);
+          // The protocol demands a query: who names a document leaves it empty.
+          const text = trusted.named(payload) ?? payload.query;
+          trusted.require(text, context.extra.principal.role);
+          const document = documents.parse(text);
           const schema = options.schemas.of(context.extra.principal.role);
           const errors = documents.validate(schema, document);
           if (errors.length > 0) {
@@ -341,6 +400,7 @@ function serveSockets(
             variableValues: payload.variables ?? {},
           };
         } catch (error) {
+          if (context.extra.principal) tellDenials(options, contextOf(context.extra), [asRefusal(error as Error)]);
           return [formatError(error as Error)];
         }
       },
@@ -460,6 +520,11 @@ function tellDenials(options: ApiServerOptions, context: ApiContext, errors: rea
   }
 }
 
+/** An error of a request as one of its answer. */
+function asRefusal(error: Error): GraphQLError {
+  return new GraphQLError(error.message, { originalError: error });
+}
+
 function authorizationOf(parameters: Readonly<Record<string, unknown>> | undefined): string | undefined {
   const given = parameters?.['authorization'] ?? parameters?.['Authorization'];
   return typeof given === 'string' ? given : undefined;
@@ -482,15 +547,24 @@ const SUGGESTION = / Did you mean .*\?$/s;
 /** Parsed, checked and compiled documents by their text and the schema: the same query is prepared once. */
 class DocumentCache {
   private readonly byText = new Map<string, DocumentNode>();
+  /** The trusted ones that were asked for: the manifest bounds them, and no others push them out. */
+  private readonly kept = new Map<string, DocumentNode>();
   /** @param isOpen whether the schema may be looked at */
-  constructor(private readonly isOpen: boolean) {}
+  constructor(
+    private readonly isOpen: boolean,
+    private readonly trusted: TrustedDocuments,
+  ) {}
 
   private readonly bySchema = new WeakMap<DocumentNode, Map<GraphQLSchema, Prepared>>();
 
   parse(text: string): DocumentNode {
-    const known = this.byText.get(text);
+    const known = this.kept.get(text) ?? this.byText.get(text);
     if (known) return known;
     const document = unlessTooDeep(() => readDocument(text));
+    if (this.trusted.has(text)) {
+      this.kept.set(text, document);
+      return document;
+    }
     if (this.byText.size >= CACHED_DOCUMENTS) this.byText.delete(this.byText.keys().next().value!);
     this.byText.set(text, document);
     return document;

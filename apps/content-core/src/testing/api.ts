@@ -14,7 +14,7 @@ import {
 import { type Principal, SCOPES } from '@atomo-cc/access';
 import { createLogger, type Logger } from '@atomo-cc/platform/logging';
 import { traceRequests } from '@atomo-cc/platform/telemetry';
-import { RoleSchemas, serveApi, type ApiPart, type RolePart } from '../api/index.js';
+import { RoleSchemas, serveApi, type ApiPart, type ApiServerOptions, type RolePart } from '../api/index.js';
 
 /** A schema with a field of every type, a model that refers to itself, and an order word and a quote in its texts' way. */
 export const SHOP = defineSchema({
@@ -81,7 +81,7 @@ export const callers = { role: 'Admin' };
 export async function anApi(
   parts: readonly (ApiPart | RolePart)[],
   roles: readonly string[] = DEFAULT_ROLES,
-  more: { readonly introspection?: boolean } = {},
+  more: Pick<ApiServerOptions, 'introspection' | 'trusted' | 'onDenied'> = {},
 ): Promise<TestApi> {
   const fastify = Fastify({ forceCloseConnections: true });
   traceRequests(fastify);
