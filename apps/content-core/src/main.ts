@@ -33,6 +33,7 @@ import { memoryApi } from './memory/index.js';
 import { contentCoreMigrations } from './migrations.js';
 import { createModelTables, loadSchema, modelsApi, projectionsOf } from './models/index.js';
 import { projectionsApi } from './projections/index.js';
+import { planApi } from './tenants/index.js';
 import { usersApi } from './users/index.js';
 
 const NAME = 'content-core';
@@ -85,6 +86,7 @@ await runService(async () => {
       sessionsApi(access.sessions),
       tokensApi(access.tokens, database, schema.roles),
       usersApi(new Accounts(database, codec, schema.roles), onAppended),
+      planApi(database),
       modelsApi(schema, database, { codec, wasErasedSince, onAppended, changes: { fence: new Fence(), hints } }),
       eventsApi(database, codec),
       auditApi(database, codec),

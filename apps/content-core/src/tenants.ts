@@ -1,4 +1,4 @@
-// The process behind `npm run tenants`: lists, makes, suspends, resumes and deletes tenants, and ends. It is an operator's: no
+// The process behind `npm run tenants`: lists, makes, suspends, resumes and deletes tenants, says what they may, and ends. It is an operator's: no
 // request can do any of this. A process of its own because what is to be deleted is known to content-core alone.
 import readline from 'node:readline/promises';
 import { inspect, parseArgs } from 'node:util';
@@ -7,8 +7,11 @@ import {
   createTenant,
   findTenant,
   listTenants,
+  setLimit,
   setPlan,
   setSuspended,
+  type Standing,
+  standingsOf,
   type Tenant,
 } from '@atomo-cc/access';
 import { CodedError, isCodedError } from '@atomo-cc/kernel';
@@ -55,7 +58,7 @@ interface Values {
 async function run(
   system: SystemDatabase,
   url: string,
-  [action, which = '', plan = '']: readonly string[],
+  [action, which = '', wanted = '']: readonly string[],
   values: Values,
 ): Promise<void> {
   const by = operator(values.reason);
@@ -67,7 +70,11 @@ async function run(
     case 'resume':
       return say('Resumed', await setSuspended(system, which, false, by));
     case 'plan':
-      return say('Changed', await setPlan(system, which, plan, by));
+      return say('Changed, within 5 s everywhere:', await setPlan(system, which, wanted, by));
+    case 'limit':
+      return sayQuotas(system, await setLimit(system, which, wanted, by));
+    case 'quota':
+      return sayQuotas(system, await findTenant(system, which));
     case 'delete':
       return remove(system, url, which, values);
     default:
@@ -113,6 +120,18 @@ async function ask(question: string): Promise<string> {
   } finally {
     terminal.close();
   }
+}
+
+async function sayQuotas(system: SystemDatabase, { id, slug }: Tenant): Promise<void> {
+  const { plan, standings } = await system.transaction((tx) => standingsOf(tx, id));
+  const rows = [['', 'used', 'limit', ''], ...standings.map(cellsOf)];
+  process.stdout.write(`${slug}, plan ${plan}\n`);
+  for (const [name, used, limit, note] of rows)
+    process.stdout.write(`${`${name!.padEnd(18)}${used!.padStart(14)}${limit!.padStart(14)}  ${note}`.trimEnd()}\n`);
+}
+
+function cellsOf({ quota, used, limit, isOwn }: Standing): string[] {
+  return [quota, String(used), limit === null ? 'none' : String(limit), isOwn ? 'set for this tenant' : ''];
 }
 
 function say(what: string, { id, slug, name, plan, suspendedAt, deletingAt }: Tenant): void {

@@ -28,7 +28,7 @@ beforeAll(async () => {
   database = await aDatabase([...accessMigrations, ...eventStoreMigrations]);
   const options = { url: database.url, service: 'test', entities: accessEntities };
   [app, system] = await Promise.all([openAppDatabase(options), openSystemDatabase(options)]);
-  await database.asOwner(`insert into tenants (id, name, slug) values ($1, 'Other', 'other')`, [OTHER]);
+  await database.asOwner(`insert into tenants (id, name, slug, plan) values ($1, 'Other', 'other', 'team')`, [OTHER]);
   codec = new EventCodec(new SubjectKeys('a key of this test, long enough for it'), ATOMO_EVENTS);
   accounts = new Accounts(app, codec, ['Manager', 'Viewer']);
   access = openAccess(system, { secret: 'a secret of this test' });

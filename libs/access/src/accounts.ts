@@ -5,6 +5,7 @@ import { type AppDatabase, sqlState, type Tx } from '@atomo-cc/platform/postgres
 import { type By, recordAccess } from './access-log.js';
 import { endSessions } from './credentials.js';
 import { hashPassword } from './passwords.js';
+import { requireRoom } from './quotas.js';
 import { ADMIN_ROLE, checkPassword, emailOf, User } from './users.js';
 
 /** Longer than any name, and far below what would be a burden to show. */
@@ -67,7 +68,10 @@ export class Accounts {
     return found ?? undefined;
   }
 
-  /** @throws CodedError VALIDATION_ERROR; CONFLICT when the address has a user already, in this tenant or another */
+  /**
+   * @throws CodedError VALIDATION_ERROR; CONFLICT when the address has a user already, in this tenant or another,
+   * or when the plan allows no further user
+   */
   async create(tenant: TenantId, account: NewAccount, by: By): Promise<User> {
     const email = emailOf(account.email);
     const role = this.checkRole(account.role);
@@ -77,6 +81,7 @@ export class Accounts {
     const id = uuidv7() as UserId;
     try {
       return await this.database.transaction(tenant, async (tx) => {
+        await requireRoom(tx, tenant, 'users');
         await tx.execute(
           'insert into users (id, tenant_id, email, name, password_hash, role) values ($1, $2, $3, $4, $5, $6)',
           [id, tenant, email, name, passwordHash, role],

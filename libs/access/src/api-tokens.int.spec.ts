@@ -37,7 +37,7 @@ beforeAll(async () => {
   app = await openAppDatabase(options);
   system = await openSystemDatabase(options);
   await ensureFirstAdmin(system, ADMIN);
-  await database.asOwner(`insert into tenants (id, name, slug) values ($1, 'B', 'b')`, [OTHER_TENANT]);
+  await database.asOwner(`insert into tenants (id, name, slug, plan) values ($1, 'B', 'b', 'team')`, [OTHER_TENANT]);
 });
 
 beforeEach(async () => {

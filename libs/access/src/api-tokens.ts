@@ -13,6 +13,7 @@ import {
 import { recordAccess } from './access-log.js';
 import { Beliefs } from './beliefs.js';
 import { type Origin, type Person, type Principal, type Scope, SCOPES } from './principal.js';
+import { requireRoom } from './quotas.js';
 import type { AccessOptions } from './sessions.js';
 import { ofOpenTenant } from './tenants.js';
 import { invalidAccessToken, secretHash } from './tokens.js';
@@ -25,7 +26,7 @@ const SECRET_BYTES = 24;
 /** Characters of a token that are kept readable, to tell tokens apart by: of the random ones six, which leave 156 bits. */
 const SHOWN_CHARACTERS = API_TOKEN_PREFIX.length + 6;
 const API_TOKEN = /^atomo_[\w-]{32}$/;
-/** Tokens of a tenant that hold at a time: one for each program, not one for each of its runs. */
+/** Tokens of a tenant that hold at a time, whatever its plan: one for each program, not one for each of its runs. */
 const MOST_TOKENS = 500;
 /** Of a name: it is read in a list. */
 const LONGEST_NAME = 200;
@@ -147,7 +148,7 @@ export class ApiTokens {
    * Makes a token of the caller's tenant.
    * @param roles those that the schema declares; Admin always is one
    * @returns what is known of it, and the token, which can never be read again
-   * @throws CodedError VALIDATION_ERROR; CONFLICT when there are too many
+   * @throws CodedError VALIDATION_ERROR; CONFLICT when there are as many as the plan allows, or 500
    */
   async create(
     database: AppDatabase,
@@ -161,6 +162,7 @@ export class ApiTokens {
     const token = `${API_TOKEN_PREFIX}${randomBytes(SECRET_BYTES).toString('base64url')}`;
     const id = uuidv7();
     const row = await database.transaction(tenantId, async (tx) => {
+      await requireRoom(tx, tenantId, 'apiTokens', this.now());
       const [held] = await tx.query<{ count: number }>(`select count(*)::int as count from api_tokens where ${HOLDS}`, [
         this.now(),
       ]);

@@ -35,7 +35,10 @@ export {
   LONGEST_PASSWORD,
   User,
 } from './users.js';
-export type { Plan } from './plans.js';
+export { QUOTAS } from './plans.js';
+export type { Plan, Quota, QuotaName } from './plans.js';
+export { setLimit, standingsOf } from './quotas.js';
+export type { Standing } from './quotas.js';
 export {
   beginDeletion,
   createTenant,

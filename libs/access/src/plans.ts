@@ -1,4 +1,4 @@
-/** The plans that a tenant may be on; the check of the table says the same. A plan is a name so far, and limits nothing. */
+/** The plans that a tenant may be on; the check of the table says the same. */
 export const PLANS = ['free', 'solo', 'team', 'enterprise'] as const;
 /** The name of a plan. */
 export type Plan = (typeof PLANS)[number];
@@ -6,4 +6,45 @@ export type Plan = (typeof PLANS)[number];
 /** Whether a word is the name of a plan. */
 export function isPlan(word: string): word is Plan {
   return (PLANS as readonly string[]).includes(word);
+}
+
+/** What a plan limits. */
+export interface Quota {
+  readonly unit: string;
+  /** `count`: how many there may be at a time. */
+  readonly kind: 'count';
+  /** Why there is a limit at all. */
+  readonly reason: string;
+  /** How much each plan allows; null: no limit. */
+  readonly limits: Readonly<Record<Plan, number | null>>;
+}
+
+/**
+ * Everything that plans limit, and nothing that is not enforced. An operator can set another limit for a tenant
+ * (`npm run tenants -- limit`); who sells other plans changes this table and nothing else.
+ */
+export const QUOTAS = {
+  users: {
+    unit: 'users',
+    kind: 'count',
+    reason: 'What plans are priced by. Disabled users count, because they can be let in again at any time.',
+    limits: { free: 3, solo: 5, team: 100, enterprise: null },
+  },
+  apiTokens: {
+    unit: 'tokens',
+    kind: 'count',
+    reason:
+      'Each program that may come in is one more that can lose its secret: as many as a team of that size looks after.',
+    limits: { free: 2, solo: 10, team: 100, enterprise: null },
+  },
+} as const satisfies Readonly<Record<string, Quota>>;
+
+/** The name of something that plans limit. */
+export type QuotaName = keyof typeof QUOTAS;
+/** All of them, in the order in which they are shown. */
+export const QUOTA_NAMES = Object.keys(QUOTAS) as readonly QuotaName[];
+
+/** Whether a word is the name of something that plans limit. */
+export function isQuota(word: string): word is QuotaName {
+  return Object.hasOwn(QUOTAS, word);
 }

@@ -138,7 +138,8 @@ export async function beginDeletion(system: SystemDatabase, which: string, by: B
   });
 }
 
-async function changeTenant(
+/** Changes a tenant under its lock, so that of two changes the second sees the first. @throws CodedError NOT_FOUND */
+export async function changeTenant(
   system: SystemDatabase,
   which: string,
   change: (tx: Tx, tenant: Tenant) => Promise<void>,

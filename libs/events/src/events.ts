@@ -101,6 +101,8 @@ export const ACCESS_EVENT_VERSIONS = {
   tenantCreated: 1,
   /** What became different of a tenant: `{plan}`. */
   tenantChanged: 1,
+  /** An operator has set a limit of a tenant, or taken it back: `{quota, limit, isOwn}`; `limit` is what holds now, null none. */
+  tenantLimitChanged: 1,
   /** Everybody of a tenant was shut out: `{}`. */
   tenantSuspended: 1,
   /** They were let in again: `{}`. */

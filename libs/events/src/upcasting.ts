@@ -134,6 +134,7 @@ const ACCESS_UPCASTERS: Readonly<Record<AccessEventKind, EventShape['upcasters']
   passwordReset: {},
   tenantCreated: {},
   tenantChanged: {},
+  tenantLimitChanged: {},
   tenantSuspended: {},
   tenantResumed: {},
   tenantDeleted: {},

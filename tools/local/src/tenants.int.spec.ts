@@ -49,6 +49,20 @@ test('makes, lists and suspends tenants, and deletes none whose slug was not typ
   ]);
 });
 
+test('tells what a plan allows and what is used of it, and sets limits for one tenant', async () => {
+  await tenants('create', 'Small', '--plan', 'free');
+  expect(await tenants('limit', 'small', 'users=40', '--reason', 'a fair')).toMatchObject({
+    code: 0,
+    output: expect.stringMatching(
+      /^small, plan free\n.*used +limit\nusers +0 +40 {2}set for this tenant\napiTokens +0 +2\n/,
+    ),
+  });
+  expect(await tenants('limit', 'small', 'users=-1')).toMatchObject({
+    code: 1,
+    output: expect.stringMatching(/^users is a whole number from 0 on.*\n$/),
+  });
+});
+
 test.each([
   [['explode'], /^Say what to do: .*--help/],
   [['suspend'], /^Say what to do: .*--help/],

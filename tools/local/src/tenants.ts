@@ -6,7 +6,8 @@ import { chooseAction, parseOptions } from './options.js';
 import { runCommand } from './refusal.js';
 import type { RunningSystem } from './supervisor.js';
 
-const EXAMPLE = 'npm run tenants -- create NAME, suspend TENANT, resume TENANT, plan TENANT PLAN or delete TENANT';
+const EXAMPLE =
+  'npm run tenants -- create NAME, suspend TENANT, resume TENANT, plan TENANT PLAN, quota TENANT, limit TENANT NAME=VALUE or delete TENANT';
 /** What each action takes. */
 const ACTIONS = {
   list: { words: 0, options: [] },
@@ -14,6 +15,8 @@ const ACTIONS = {
   suspend: { words: 1, options: ['reason'] },
   resume: { words: 1, options: ['reason'] },
   plan: { words: 2, options: ['reason'] },
+  quota: { words: 1, options: [] },
+  limit: { words: 2, options: ['reason'] },
   delete: { words: 1, options: ['confirm', 'reason'] },
 } as const;
 

@@ -7,6 +7,7 @@ import { auditApi, eventsApi } from '../events/index.js';
 import { syncJobsApi, type Imports, type ProgressFeed } from '../historical-sync/index.js';
 import { memoryApi } from '../memory/index.js';
 import { projectionsApi } from '../projections/index.js';
+import { planApi } from '../tenants/index.js';
 import { usersApi } from '../users/index.js';
 import { RoleSchemas } from './role-schemas.js';
 
@@ -21,6 +22,7 @@ const parts = [
   memoryApi(nothing as Parameters<typeof memoryApi>[0]),
   sessionsApi(nothing as Sessions),
   usersApi(nothing as Accounts, () => undefined),
+  planApi(database),
 ];
 const schema = new RoleSchemas(parts, [ADMIN]).of(ADMIN);
 const named = Object.keys(schema.getTypeMap()).filter((name) => !name.startsWith('__'));

@@ -1,2 +1,3 @@
+export { planApi } from './plan-api.js';
 export { removeTenant } from './removal.js';
 export type { TenantPlaces } from './removal.js';
