@@ -18,7 +18,7 @@ import { localHashEmbedder, SemanticStore } from '@atomo-cc/memory';
 import { openBlobStore } from '@atomo-cc/platform/blobs';
 import { Health } from '@atomo-cc/platform/health';
 import { LOGGER, runService } from '@atomo-cc/platform/lifecycle';
-import { createLogger } from '@atomo-cc/platform/logging';
+import { createLogger, withoutWords } from '@atomo-cc/platform/logging';
 import { AppDatabase, migrate, openAppDatabase, openSystemDatabase, SystemDatabase } from '@atomo-cc/platform/postgres';
 import { JobQueues, OutboxRelay } from '@atomo-cc/platform/queues';
 import { openRedis } from '@atomo-cc/platform/redis';
@@ -31,8 +31,9 @@ import { auditApi, eventsApi } from './events/index.js';
 import { Imports, ProgressFeed, syncJobsApi } from './historical-sync/index.js';
 import { memoryApi } from './memory/index.js';
 import { contentCoreMigrations } from './migrations.js';
-import { createModelTables, loadSchema, modelsApi, projectionsOf } from './models/index.js';
+import { createModelTables, loadSchema, modelsApi, projectionsOf, RecordCommands } from './models/index.js';
 import { projectionsApi } from './projections/index.js';
+import { Erasures, subjectsApi } from './subjects/index.js';
 import { planApi } from './tenants/index.js';
 import { usersApi } from './users/index.js';
 
@@ -81,6 +82,13 @@ await runService(async () => {
     onAppended,
     onError: (error) => logger.warn({ err: error }, 'refusals wait for the log'),
   });
+  const erasures = new Erasures({
+    schema,
+    system,
+    codec,
+    onError: (error, erasure) => logger.warn({ err: withoutWords(error), erasure: erasure?.id }, 'an erasure waits'),
+  });
+  const commands = new RecordCommands(schema, database, { codec, onAppended });
   const schemas = new RoleSchemas(
     [
       sessionsApi(access.sessions),
@@ -90,6 +98,7 @@ await runService(async () => {
       modelsApi(schema, database, { codec, wasErasedSince, onAppended, changes: { fence: new Fence(), hints } }),
       eventsApi(database, codec),
       auditApi(database, codec),
+      subjectsApi(schema, database, commands, () => erasures.wake()),
       projectionsApi(database),
       syncJobsApi(imports, new ProgressFeed(subscriber)),
       memoryApi({ database, store, embedder: localHashEmbedder }),
@@ -141,9 +150,10 @@ await runService(async () => {
         decode: (tx, events) => codec.decode(tx, events),
         hints,
         metrics: app.get(Metrics),
-        onError: (error, shard) => logger.warn({ err: error, shard }, 'a projection failed'),
+        onError: (error, shard) => logger.warn({ err: withoutWords(error), shard }, 'a projection failed'),
       });
       await runner.start();
+      erasures.start();
       const health = app.get(Health);
       health.add('postgres', () => database.ping());
       health.add('redis', () => redis.ping());
@@ -153,6 +163,7 @@ await runService(async () => {
     close: async () => {
       await sockets?.close();
       await runner?.stop();
+      await erasures.stop();
       await relay.stop();
       await access.close();
       await queues.close();

@@ -108,6 +108,11 @@ export class EventCodec {
     return this.catalogue.renamed(stream.slice(0, stream.indexOf('-')), opened);
   }
 
+  /** As SubjectKeys.renew. */
+  renewKey(tx: Tx, tenant: TenantId, subject: string): Promise<number> {
+    return this.keys.renew(tx, tenant, subject);
+  }
+
   private keysOf(tx: Tx, all: readonly (Place & { readonly data: Data })[]): Promise<Keys> {
     const names = new Map<string, SubjectKeyName>();
     for (const place of all) {

@@ -5,6 +5,16 @@ export type { AuditEntry, AuditFilter, AuditPage } from './audit.js';
 export { readChanges } from './audit-changes.js';
 export type { EventDecoder, FieldChange } from './audit-changes.js';
 export { EventCodec, fieldNames } from './codec.js';
+export {
+  claimErasure,
+  completeErasure,
+  eraseFromBuilds,
+  eraseFromLog,
+  listErasures,
+  postponeErasure,
+  requestErasure,
+} from './erasures.js';
+export type { Erasure, Sought } from './erasures.js';
 export { Fence } from './fence.js';
 export { GROUP_COMMIT_ERRORS, GroupCommit } from './group-commit.js';
 export type { GroupCommitOptions } from './group-commit.js';

@@ -221,6 +221,46 @@ class SystemAppends1700000410000 implements MigrationInterface {
   }
 }
 
+/**
+ * Subjects that are to be erased, and what is left to do of it; see erasures.ts. Requests write it down and may look, the rest is the system role's.
+ * It may also take from kept answers what a command said.
+ */
+class SubjectErasures1700000411000 implements MigrationInterface {
+  name = 'SubjectErasures1700000411000';
+
+  async up(runner: QueryRunner): Promise<void> {
+    await runAll(runner, [
+      `create table subject_erasures (
+         id uuid primary key,
+         tenant_id uuid not null,
+         subject text not null,
+         subject_version int not null,
+         key_generation int not null,
+         requested_by text not null,
+         requested_at timestamptz not null default clock_timestamp(),
+         sought jsonb,
+         log_erased_at timestamptz,
+         completed_at timestamptz,
+         attempts int not null default 0,
+         next_attempt_at timestamptz not null default clock_timestamp(),
+         last_error text,
+         unique (tenant_id, subject, subject_version),
+         check (completed_at is null or sought is null)
+       )`,
+      `create index subject_erasures_open on subject_erasures (next_attempt_at) where completed_at is null`,
+      ...tenantTable('subject_erasures', { app: 'select, insert', system: 'select, update' }),
+      `grant update (fingerprint) on command_answers to ${SYSTEM_ROLE}`,
+    ]);
+  }
+
+  async down(runner: QueryRunner): Promise<void> {
+    await runAll(runner, [
+      `revoke update (fingerprint) on command_answers from ${SYSTEM_ROLE}`,
+      'drop table subject_erasures',
+    ]);
+  }
+}
+
 /** The migrations of the tables this lib owns. */
 export const eventStoreMigrations: readonly Migration[] = [
   EventLog1700000400000,
@@ -233,4 +273,5 @@ export const eventStoreMigrations: readonly Migration[] = [
   ProjectionBuilds1700000405100,
   ProjectionProgress1700000409000,
   SystemAppends1700000410000,
+  SubjectErasures1700000411000,
 ];

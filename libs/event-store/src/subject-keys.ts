@@ -187,6 +187,20 @@ export class SubjectKeys {
     return found;
   }
 
+  /**
+   * Makes what is written about a subject from here on independent of what was: it is sealed under the next generation of the
+   * key. The caller keeps others from writing about the subject until the commit.
+   * @returns the generation up to which keys are to be destroyed (see destroySubjectKey); 0 where there never was one
+   */
+  async renew(tx: Tx, tenant: TenantId, subject: string): Promise<number> {
+    const found = new Map<string, SubjectKey>();
+    const [missing] = await this.#findLatest(tx, tenant, [subject], found);
+    if (missing) return missing.generation - 1;
+    const { generation } = found.get(subject)!;
+    await this.#make(tx, tenant, [{ subject, generation: generation + 1 }], found);
+    return generation;
+  }
+
   /** Finds the newest keys of subjects, and answers which are still to be made. */
   async #findLatest(
     tx: Tx,
@@ -358,13 +372,14 @@ function contextOf({ tenant, subject, generation }: SubjectKeyName): readonly un
  * and nobody can undo it. What is written about the subject later is sealed under the next generation. Backups and the
  * dead row, until Postgres vacuums it, still have the wrapped key.
  * @param tx of the system role: nobody who serves requests can destroy a key
+ * @param upTo the last generation to be destroyed; all of them unless given
  * @returns how many keys were destroyed; 0 for a subject that has none
  */
-export function destroySubjectKey(tx: Tx, tenant: TenantId, subject: string): Promise<number> {
+export function destroySubjectKey(tx: Tx, tenant: TenantId, subject: string, upTo?: number): Promise<number> {
   return tx.execute(
     `update subject_keys set wrapped = null, destroyed_at = clock_timestamp()
-     where tenant_id = $1 and subject = $2 and wrapped is not null`,
-    [tenant, subject],
+     where tenant_id = $1 and subject = $2 and wrapped is not null and ($3::int is null or generation <= $3)`,
+    [tenant, subject, upTo ?? null],
   );
 }
 

@@ -53,7 +53,7 @@ export interface RecordedEvent extends NewEvent {
 }
 
 /** The kinds of event that every model has, with the version of their shape. */
-export const MODEL_EVENT_VERSIONS = { created: 1, updated: 1, restored: 1, deleted: 1, purged: 1 } as const;
+export const MODEL_EVENT_VERSIONS = { created: 1, updated: 1, restored: 1, deleted: 1, purged: 1, erased: 1 } as const;
 /** A kind of event that every model has. */
 export type ModelEventKind = keyof typeof MODEL_EVENT_VERSIONS;
 
@@ -61,6 +61,7 @@ export type ModelEventKind = keyof typeof MODEL_EVENT_VERSIONS;
  * `created` carries all values that were given, `updated` those that changed, `restored` those that changed back to what
  * they were at an earlier version, all by the names under which fields are written. The id stands in the stream's name.
  * A record that was `deleted` is there again once it is `restored`, maybe without any value. After `purged` nothing comes.
+ * `erased` carries null for each field that was personal: the record stays what it was, there or deleted, without them.
  */
 export function modelEvent(model: string, kind: ModelEventKind, data: NewEvent['data']): NewEvent {
   return { type: `${model}.${kind}`, schemaVersion: MODEL_EVENT_VERSIONS[kind], data };

@@ -115,6 +115,7 @@ const MODEL_UPCASTERS: Readonly<Record<ModelEventKind, EventShape['upcasters']>>
   restored: {},
   deleted: {},
   purged: {},
+  erased: {},
 };
 
 /** As MODEL_UPCASTERS, of the events about those who may come in. */

@@ -116,6 +116,27 @@ test('no password, token, e-mail address or value of a record is in the log, at 
   });
   expect(broken.body.errors[0].extensions.code).toBe('INTERNAL_ERROR');
 
+  // A projection that fails and says what it read, and a subject that is erased.
+  await database.asOwner(`create function quote() returns trigger language plpgsql as
+    $$ begin if new.phone = '+1-555-0111-1' then raise exception 'no % <%>', new.name, new.email; end if; return new; end $$`);
+  await database.asOwner('create trigger quote before insert on history_contact for each row execute function quote()');
+  const quoted = {
+    name: secret('a name that a projection quotes', 'Quoted Name-1'),
+    email: secret('an address that a projection quotes', 'quoted-1@example.com'),
+    phone: '+1-555-0111-1',
+  };
+  const { createContact } = (await ask({ input: quoted })).body.data;
+  await eventually(
+    'a dead letter',
+    async () => (await database.asOwner('select 1 from projection_dead_letters')).length > 0,
+  );
+  const erase = 'mutation ($id: ID!) { eraseSubject(model: "Contact", id: $id, reason: "asked to") { id } }';
+  expect((await ask({ id: createContact.id }, erase)).body.data.eraseSubject.id).toBeTruthy();
+  await eventually(
+    'it is erased',
+    async () => (await database.asOwner('select 1 from subject_erasures where completed_at is not null')).length > 0,
+  );
+
   // A socket that says who it is, and one that says it wrongly.
   for (const authorization of [
     `Bearer ${token}`,
@@ -157,7 +178,7 @@ test('no password, token, e-mail address or value of a record is in the log, at 
 
   const output = core.output();
   // It was traced, and the fault that was made is told: a silent log would show nothing either.
-  for (const line of ['"msg":"answered"', 'a resolver failed', 'violates check constraint'])
+  for (const line of ['"msg":"answered"', 'a resolver failed', 'violates check constraint', 'a projection failed'])
     expect(output).toContain(line);
   const found = [...secrets].filter(
     ([, value]) => output.includes(value) || output.includes(encodeURIComponent(value)),

@@ -66,6 +66,9 @@ const RecordChangeType = new GraphQLEnumType({
 /** Events after which no condition holds of the record. */
 const GOING: readonly ModelEventKind[] = ['deleted', 'purged'];
 
+/** Events after which nobody can tell what the record was. */
+const UNKNOWN_BEFORE: readonly string[] = ['PURGED', 'ERASED'];
+
 /** Names that a payload has for itself; a model that is called so has its record under `record`. */
 const OWN_NAMES = ['position', 'type', 'id', 'version', 'changedFields'];
 
@@ -273,8 +276,8 @@ class ChangeFeed implements AsyncIterableIterator<Change> {
           (where === null || GOING.includes(kindOf(event)) || touched.some((field) => this.filterFields.has(field))),
       };
     });
-    // What a purged record was before is not known any more, so who follows any records is told that it is none of them.
-    const known = changes.map((change) => (change.type === 'PURGED' ? { ...change, version: 0 } : change));
+    // What a purged or erased record was before is not known any more, so who follows any records is told that it is none of them.
+    const known = changes.map((change) => (UNKNOWN_BEFORE.includes(change.type) ? { ...change, version: 0 } : change));
     const { text, parameters } = compileChanged(reader, model, where, selection, known);
     return this.database.transaction(reader.tenant, async (tx) => {
       const [answer] = await tx.query<{ nodes: Record<string, object>; untold: number[]; unproven: number[] }>(

@@ -271,6 +271,7 @@ describe('commands', () => {
   test('are encoded for the log alone, in the transaction', async () => {
     const codec: RecordCommandsOptions['codec'] = {
       sealState: async (_tx, _tenant, _stream, values) => values,
+      renewKey: async () => 0,
       encode: async (tx, tenant, appends) => {
         expect(await tx.query(`select current_setting('app.tenant_id') as tenant`)).toEqual([{ tenant }]);
         return appends.map((append) => ({
@@ -369,6 +370,7 @@ describe('commands', () => {
   test('that encoded say more than the log takes are refused alone, too', async () => {
     const codec: RecordCommandsOptions['codec'] = {
       sealState: async (_tx, _tenant, _stream, values) => values,
+      renewKey: async () => 0,
       encode: async (_tx, _tenant, appends) =>
         appends.map((append) => ({
           ...append,

@@ -1,6 +1,6 @@
 import { apiError, CodedError, isCodedError, uuidv7, type TenantId } from '@atomo-cc/kernel';
 import type { Principal } from '@atomo-cc/access';
-import { modelStream, type EventMetadata, type NewEvent } from '@atomo-cc/events';
+import { kindOf, modelStream, type EventMetadata, type NewEvent } from '@atomo-cc/events';
 import {
   APPEND_ERRORS,
   findAnswers,
@@ -14,6 +14,7 @@ import {
   MAX_EVENT_BYTES,
   MAX_IDEMPOTENCY_KEY,
   refusalOf,
+  requestErasure,
   sendAppend,
   storageFault,
   type EventCodec,
@@ -54,13 +55,13 @@ import {
   type WantedReference,
   type Working,
 } from './record-rows.js';
-import { PURGED, recordToKeep } from './record-states.js';
-import { decideCreate, decideUpdate, evolve, recordEvent, type RecordState } from './record.js';
+import { personalFields, PURGED, recordToKeep } from './record-states.js';
+import { decideCreate, decideErased, decideUpdate, evolve, recordEvent, type RecordState } from './record.js';
 import { violationOf } from './violations.js';
 
 /** What someone wants done to one record. */
 export interface RecordCommand {
-  readonly kind: 'create' | 'update' | 'restore' | 'delete' | 'purge' | ManyKind;
+  readonly kind: 'create' | 'update' | 'restore' | 'delete' | 'purge' | 'erase' | ManyKind;
   readonly model: ModelDefinition;
   /** Of the record; a new one gets its id before the command waits for its turn, so that trying again makes no second. */
   readonly id: string;
@@ -69,6 +70,8 @@ export interface RecordCommand {
   readonly expectedVersion: number | null;
   /** Of `restore` alone, unless it only brings back what was deleted: the version whose values the input has. */
   readonly restoredVersion?: number;
+  /** Why, for the log; of `erase` alone. */
+  readonly reason?: string;
   readonly idempotencyKey: string | null;
   readonly context: ApiContext;
 }
@@ -99,10 +102,13 @@ export interface CommandAnswer {
   readonly record: CommittedRecord | null;
 }
 
+/** What the log keeps sealed is written by this. */
+type CommandCodec = Pick<EventCodec, 'encode' | 'sealState' | 'renewKey'>;
+
 /** What commands are carried out with. */
 export interface RecordCommandsOptions {
   /** Seals what is personal in events; rows keep what the commands decided. */
-  readonly codec?: Pick<EventCodec, 'encode' | 'sealState'>;
+  readonly codec?: CommandCodec;
   /** Told after a commit that has appended something. Nobody waits for it, and its errors are its own. */
   readonly onAppended?: (tenant: TenantId) => unknown;
   /** For measurements; the defaults of GroupCommit otherwise. */
@@ -211,6 +217,18 @@ export class RecordCommands {
    */
   purge(command: Omit<RecordCommand, 'kind' | 'input' | 'restoredVersion'>): Promise<CommandAnswer> {
     return this.submit({ ...command, kind: 'purge', input: {} });
+  }
+
+  /**
+   * Takes what is personal from a record, deleted or not, in its row at once; for the rest, the past and all that was sealed under its
+   * key, an erasure is written down in the same transaction, which is carried out behind it. The record stays, and what is written
+   * about it later is sealed under a key of its own.
+   * @throws CodedError NOT_FOUND; FORBIDDEN; VALIDATION_ERROR where nothing of its model is personal; CONFLICT for another version
+   */
+  erase(
+    command: Omit<RecordCommand, 'kind' | 'input' | 'restoredVersion'> & { readonly reason: string },
+  ): Promise<CommandAnswer> {
+    return this.submit({ ...command, kind: 'erase', input: {} });
   }
 
   /**
@@ -361,7 +379,7 @@ async function commitBatch(
   schema: SchemaDefinition,
   tenant: TenantId,
   commands: readonly Submitted[],
-  codec: Pick<EventCodec, 'encode' | 'sealState'> | undefined,
+  codec: CommandCodec | undefined,
 ): Promise<Batch> {
   for (let run = 1; ; run += 1) {
     const spans = CommandSpans.of(commands);
@@ -400,7 +418,7 @@ async function runBatch(
   schema: SchemaDefinition,
   tenant: TenantId,
   commands: readonly Submitted[],
-  codec: Pick<EventCodec, 'encode' | 'sealState'> | undefined,
+  codec: CommandCodec | undefined,
   spans: CommandSpans | null,
 ): Promise<Batch> {
   const [first] = commands;
@@ -470,7 +488,7 @@ async function write(
   tx: Tx,
   tenant: TenantId,
   { appends, records, kept }: Changes,
-  codec: Pick<EventCodec, 'encode' | 'sealState'> | undefined,
+  codec: CommandCodec | undefined,
 ): Promise<string | null> {
   let now: Date | null = null;
   if (appends.length > 0) {
@@ -488,6 +506,7 @@ async function write(
 function change(working: Working, events: readonly NewEvent[]): void {
   working.state = events.reduce<RecordState | null>(evolve, working.state);
   working.isChanged = true;
+  working.isErased = events.some((event) => kindOf(event) === 'erased');
   const isPurged = working.state!.gone === 'purged';
   for (const { input } of linksOf(working.model)) {
     if (isPurged || events.some(({ data }) => Object.hasOwn(data, input))) working.changedLinks.add(input);
@@ -505,7 +524,7 @@ async function runAlone(
   schema: SchemaDefinition,
   tenant: TenantId,
   command: Submitted,
-  codec: Pick<EventCodec, 'encode' | 'sealState'> | undefined,
+  codec: CommandCodec | undefined,
   spans: CommandSpans | null,
 ): Promise<Batch> {
   const ended = (outcome: Outcome): Batch => {
@@ -529,7 +548,7 @@ async function runAlone(
     });
     return { outcomes: [{ many: answers }], hasAppended: appends.length > 0 };
   }
-  const purpose = command.kind === 'restore' ? 'change' : 'go';
+  const purpose = command.kind === 'restore' || command.kind === 'erase' ? 'change' : 'go';
   const found = await lockRecords(tx, schema, [command], purpose);
   const working = workingOn(found, command);
   const plan = await planOf(tx, schema, command, working);
@@ -540,6 +559,13 @@ async function runAlone(
   const decided = { working, state, updatedAt: working.isChanged ? null : working.updatedAt };
   spans?.decided([decided]);
   const kept = key === null ? [] : [{ key, fingerprint, recordId: id, version: state.version }];
+  if (command.kind === 'erase') {
+    const subject = modelStream(command.model.name, id);
+    // Under the record's lock, so that nobody writes about it meanwhile: who comes later finds the next key.
+    const generation = codec ? await codec.renewKey(tx, tenant, subject) : 0;
+    const { actor: requestedBy } = command.context.principal;
+    await requestErasure(tx, { tenant, subject, version: state.version, generation, requestedBy });
+  }
   const at = await write(tx, tenant, { appends, records, kept }, codec);
   return { outcomes: [outcomeOf(decided, at)], hasAppended: appends.length > 0 };
 }
@@ -691,12 +717,17 @@ async function planOf(tx: Tx, schema: SchemaDefinition, command: Submitted, work
   const reader = readerOf(schema, command.context.principal);
   const { state } = working;
   if (!state || state.gone === 'purged' || !maySee(reader, model, state.values)) return { refused: notFound(model) };
+  if (kind === 'erase') {
+    const refused = erasureRefusal(reader, command) ?? versionRefusal(reader, command, state);
+    return refused ? { refused } : [{ working, events: decideErased(model) }];
+  }
   if (kind !== 'restore') {
     if (state.gone && kind === 'delete') return { refused: notFound(model) };
     const refused = goingRefusal(reader, command, state.values) ?? versionRefusal(reader, command, state);
     return refused ? { refused } : planDeletion(tx, schema, reader, [working], kind === 'purge' ? 'purged' : 'deleted');
   }
-  const { values, there } = await planReturn(tx, schema, reader, working, command.values);
+  const given = await withoutErased(tx, reader, command);
+  const { values, there } = await planReturn(tx, schema, reader, working, given);
   const whole = state.gone ? { ...state.values, ...values } : values;
   const refused = refusal(schema, { ...command, values: whole }, working, there);
   if (refused) return { refused };
@@ -713,6 +744,35 @@ function goingRefusal(reader: Reader, { kind, model }: Submitted, before: Record
   return changeRefusal(reader, { operation: 'delete', model, before, after: null, given: [] });
 }
 
+/** Like what the platform has beside the models: rules say nothing of it. */
+function erasureRefusal({ access }: Reader, { model }: Submitted): CodedError | null {
+  if (access.role !== ADMIN) return apiError('FORBIDDEN', `You may not erase a ${model.name}.`);
+  if (personalFields(model).length > 0) return null;
+  return apiError(
+    'VALIDATION_ERROR',
+    `Nothing of a ${model.name} is declared personal, so there is nothing to erase. To take all its values away, purge it.`,
+  );
+}
+
+/**
+ * The values of an older version, without what was erased since: they were read before the record was locked, and its key may still be
+ * there.
+ */
+async function withoutErased(
+  tx: Tx,
+  { tenant }: Reader,
+  { model, id, values, restoredVersion }: Submitted,
+): Promise<RecordValues> {
+  const personal = personalFields(model).filter((name) => Object.hasOwn(values, name));
+  if (restoredVersion === undefined || personal.length === 0) return values;
+  const [erased] = await tx.query(
+    'select 1 from event_log where tenant_id = $1 and stream = $2 and stream_version > $3 and type = $4 limit 1',
+    [tenant, modelStream(model.name, id), restoredVersion, `${model.name}.erased`],
+  );
+  if (!erased) return values;
+  return Object.fromEntries(Object.entries(values).filter(([name]) => !personal.includes(name)));
+}
+
 function notFound({ name }: ModelDefinition): CodedError {
   return apiError('NOT_FOUND', `There is no ${name} with this id.`);
 }
@@ -720,10 +780,11 @@ function notFound({ name }: ModelDefinition): CodedError {
 /** The states that spare who reads long streams the way from their beginning. */
 function snapshotsDue(records: ReadonlyMap<string, Working>, now: Date): StateToKeep[] {
   const due: StateToKeep[] = [];
-  for (const { model, id, state, isChanged, versionBefore, createdAt } of records.values()) {
+  for (const { model, id, state, isChanged, isErased, versionBefore, createdAt, deletedAt } of records.values()) {
     if (!isChanged || !isSnapshotDue(versionBefore, state!.version)) continue;
     const at = now.toISOString();
-    const deleted = state!.gone ? { deletedAt: state!.gone === 'purged' ? PURGED : at } : {};
+    const since = isErased ? deletedAt : at;
+    const deleted = state!.gone ? { deletedAt: state!.gone === 'purged' ? PURGED : since } : {};
     const facts = { ...state!.values, createdAt: createdAt ?? at, updatedAt: at, ...deleted };
     due.push(recordToKeep(model, id, state!.version, facts));
   }
@@ -739,7 +800,8 @@ function outcomeOf(decided: Decided, now: string | null): Outcome {
   const { working, state, updatedAt } = decided;
   const { id, createdAt } = working;
   const { version, values, gone } = state;
-  const deletedAt = gone === 'deleted' ? (working.isChanged ? now! : working.deletedAt) : null;
+  const isDeletedNow = working.isChanged && !working.isErased;
+  const deletedAt = gone === 'deleted' ? (isDeletedNow ? now! : working.deletedAt) : null;
   return { id, record: { id, version, values, createdAt: createdAt ?? now!, updatedAt: updatedAt ?? now!, deletedAt } };
 }
 
@@ -779,7 +841,10 @@ function callerOf({ userId, actor }: Principal): string {
 }
 
 /** @param traceparent of the span that appends, so that what follows from the events is its child */
-function metadataOf({ context, restoredVersion }: RecordCommand, traceparent: string | undefined): EventMetadata {
+function metadataOf(
+  { context, restoredVersion, reason }: RecordCommand,
+  traceparent: string | undefined,
+): EventMetadata {
   const { principal, requestId, address } = context;
   return {
     actor: principal.actor,
@@ -787,6 +852,7 @@ function metadataOf({ context, restoredVersion }: RecordCommand, traceparent: st
     causationId: requestId,
     ...(address !== undefined && { address }),
     ...(traceparent !== undefined && { traceparent }),
+    ...(reason !== undefined && { reason }),
     ...(restoredVersion !== undefined && { restoredVersion }),
   };
 }

@@ -5,7 +5,7 @@ import { inputName, type SchemaDefinition } from '@atomo-cc/schema';
 import { aDatabase, seeded, type TestDatabase } from '@atomo-cc/testing';
 import { SHOP, SHOP_TENANTS } from '../testing/index.js';
 import { RecordCommands } from './commands.js';
-import { eraseFromHistory, historyProjection } from './history-projection.js';
+import { erasePersonal, historyProjection } from './history-projection.js';
 import { createModelTables } from './model-tables.js';
 import { eventsInLog, itemInput, randomHistory } from './testing/histories.js';
 
@@ -278,7 +278,9 @@ test('the personal values of one record can be taken out of all its versions', a
       pii: field.name === 'contactMail' ? ('personal' as const) : null,
     })),
   };
-  await database.system.transaction((tx) => eraseFromHistory(tx, personal, OURS, id));
+  await database.system.transaction((tx) =>
+    erasePersonal(tx, personal, (base) => base, { tenant: OURS, id, version: 99 }),
+  );
   expect(await database.asOwner('select title, contact_mail from history_item order by title, version')).toEqual([
     { title: 'a', contact_mail: null },
     { title: 'a', contact_mail: null },

@@ -10,16 +10,18 @@ import {
   deletedAtOf,
   historyColumns,
   maskedColumns,
+  maskedDeletion,
   maskOf,
   modelEventTypes,
   namedColumns,
   personalFields,
   type PURGED,
   recordIdOf,
+  rowColumns,
   type RecordFacts,
   type StoredColumn,
 } from './record-states.js';
-import { historyTable } from './schema-diff.js';
+import { historyTable, OWN_COLUMNS } from './schema-diff.js';
 
 /** The projection that answers about times in the past. */
 export const HISTORY = 'history';
@@ -73,20 +75,38 @@ export function historyProjection(schema: SchemaDefinition, codec?: EventOpener)
 }
 
 /**
- * Empties the personal fields of one record in all its versions. The events behind them are read as null once the subject's key
- * is gone, so what is applied later does not bring them back. Needs the system role.
- * @param table the physical name
+ * Empties the personal fields of one record in the tables of one build: in its rows, or its history, up to a version. So are columns
+ * of fields that are declared no longer, whatever they were. The events behind them are read as null once the subject's key is
+ * gone, so what is applied later does not bring them back. Needs the system role.
+ * @param table the physical name of a base table; null where the build has none of it
  */
-export async function eraseFromHistory(
+export async function erasePersonal(
   tx: Tx,
   model: ModelDefinition,
-  tenant: TenantId,
-  id: string,
-  table: string = historyTable(model),
+  table: (base: string) => string | null,
+  { tenant, id, version }: { readonly tenant: TenantId; readonly id: string; readonly version: number },
 ): Promise<void> {
   const personal = personalFields(model);
-  const columns = historyColumns(model).filter(({ name }) => personal.includes(name));
-  await emptyColumns(tx, table, columns, [{ tenant, id }]);
+  const declared = historyColumns(model).map(({ column }) => column);
+  const written = rowColumns(model).flatMap(({ name, column }) => (personal.includes(name) ? [column] : []));
+  for (const physical of [table(model.table), table(historyTable(model))]) {
+    if (physical === null) continue;
+    const columns = await tx.query<{ name: string }>(
+      `select attname as name from pg_attribute
+       where attrelid = $1::regclass and attnum > 0 and not attisdropped and not attnotnull and attgenerated = ''`,
+      [physical],
+    );
+    const left = columns.map(({ name }) => name).filter((name) => ![...declared, ...OWN_COLUMNS].includes(name));
+    // Nobody writes those that are left, so whatever is there is of before.
+    for (const [names, upTo] of [[written, version] as const, [left, null] as const]) {
+      if (names.length === 0) continue;
+      const set = names.map((name) => `"${name}" = null`).join(', ');
+      await tx.execute(
+        `update ${physical} set ${set} where tenant_id = $1 and id = $2 and ($3::int is null or version <= $3)`,
+        [tenant, id, upTo],
+      );
+    }
+  }
 }
 
 async function emptyColumns(
@@ -104,6 +124,9 @@ async function emptyColumns(
   );
 }
 
+/** When a record was deleted; null where it is there. */
+type Deleted = Date | typeof PURGED | null;
+
 /** A row that is to be inserted. */
 interface HistoryRow {
   readonly tenant: TenantId;
@@ -113,7 +136,8 @@ interface HistoryRow {
   to: Date | 'infinity';
   readonly at: Date;
   readonly created: Date | null;
-  readonly deleted: Date | typeof PURGED | null;
+  /** Undefined: as the base has it. */
+  readonly deleted: Deleted | undefined;
   /** The values are all there are. */
   readonly isWhole: boolean;
   /** The row that is the newest in the table: what this one takes over from, and whether it is the one that closes it. */
@@ -131,6 +155,7 @@ interface Tip {
   base: { readonly version: number; readonly from: Date } | null;
   /** What the rows that are not written yet say on top of the base. */
   values: RecordFacts;
+  deleted: Deleted | undefined;
   createdAt: Date | null;
   pending: HistoryRow | null;
 }
@@ -210,6 +235,8 @@ class HistoryWriter {
     if (kindOf(event) === 'created') tip.createdAt = at;
     const isPurged = kindOf(event) === 'purged';
     tip.values = isPurged ? {} : { ...tip.values, ...(event.data as RecordFacts) };
+    const deleted = deletedAtOf(event);
+    if (deleted !== undefined) tip.deleted = deleted;
     if (isPurged) this.purged.push({ tenant: event.tenant, id: recordIdOf(this.model, event) });
     const row: HistoryRow = {
       tenant: event.tenant,
@@ -219,7 +246,7 @@ class HistoryWriter {
       to: 'infinity',
       at,
       created: tip.createdAt,
-      deleted: deletedAtOf(event),
+      deleted: tip.deleted,
       isWhole: isPurged || tip.createdAt !== null,
       base: tip.base,
       closes: tip.base !== null && tip.pending === null,
@@ -252,7 +279,7 @@ class HistoryWriter {
        )
        insert into ${this.table}
          (tenant_id, id, version, valid_from, valid_to, created_at, updated_at, deleted_at${namedColumns(this.columns)})
-       select n.tenant, n.id, n.version, n.f, n.t, coalesce(n.created, b.created_at, n.at), n.at, n.deleted${maskedColumns(this.columns, 'n', 'b')}
+       select n.tenant, n.id, n.version, n.f, n.t, coalesce(n.created, b.created_at, n.at), n.at, ${maskedDeletion(this.columns, 'n', 'b')}${maskedColumns(this.columns, 'n', 'b')}
        from n left join ${this.table} b
          on b.tenant_id = n.tenant and b.id = n.id and b.valid_from = n.bf and b.version = n.bv`,
       [
@@ -266,15 +293,15 @@ class HistoryWriter {
         timestampArray(rows.map(({ base }) => base?.from ?? null)),
         intArray(rows.map(({ base }) => base?.version ?? null)),
         booleanArray(rows.map(({ closes }) => closes)),
-        timestampArray(rows.map(({ deleted }) => deleted)),
-        textArray(rows.map(({ values, isWhole }) => maskOf(this.columns, values, isWhole))),
+        timestampArray(rows.map(({ deleted }) => deleted ?? null)),
+        textArray(rows.map((row) => maskOf(this.columns, row))),
         ...columnArrays(this.columns, rows),
       ],
     );
     for (const tip of this.tips.values()) {
       if (!tip.pending) continue;
       tip.base = { version: tip.version, from: tip.from! };
-      Object.assign(tip, { pending: null, values: {}, createdAt: null });
+      Object.assign(tip, { pending: null, values: {}, deleted: undefined, createdAt: null });
     }
   }
 
@@ -305,7 +332,7 @@ class HistoryWriter {
 }
 
 function newTip(): Tip {
-  return { version: 0, from: null, base: null, values: {}, createdAt: null, pending: null };
+  return { version: 0, from: null, base: null, values: {}, deleted: undefined, createdAt: null, pending: null };
 }
 
 /** Roughly the characters of a value: what is neither text nor a document is short. */

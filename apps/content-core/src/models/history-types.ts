@@ -45,7 +45,7 @@ export function historyConnection(
       fields: {
         ...(access.readsOwn(model, 'version') && { version: { type: required.int } }),
         type: { type: required.string, description: `The event: ${model.name}.created and its kin.` },
-        action: { type: required.string, description: 'created, updated, restored, deleted or purged.' },
+        action: { type: required.string, description: 'created, updated, restored, deleted, purged or erased.' },
         ...(access.readsOwn(model, 'updatedAt') && { recordedAt: { type: new GraphQLNonNull(DateTimeScalar) } }),
         actor: { type: required.string, description: 'user:<id>, key:<id> or system:<part>.' },
         requestId: { type: required.string, description: 'That of the request which made it.' },

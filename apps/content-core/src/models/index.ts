@@ -1,7 +1,8 @@
-export { eraseFromHistory, HISTORY } from './history-projection.js';
+export { RecordCommands } from './commands.js';
+export { erasePersonal, HISTORY } from './history-projection.js';
 export type { LogReading } from './history.js';
 export { loadSchema } from './load-schema.js';
 export { applyMigration, createModelTables, planMigration, sentenceOf } from './model-tables.js';
 export { modelsApi } from './models-api.js';
-export { recordFold, recordToKeep } from './record-states.js';
+export { personalFields, recordFold, recordToKeep } from './record-states.js';
 export { projectionsOf } from './row-projection.js';

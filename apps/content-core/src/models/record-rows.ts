@@ -24,6 +24,8 @@ export interface Working {
   readonly id: string;
   state: RecordState | null;
   isChanged: boolean;
+  /** What is personal is taken from it. */
+  isErased: boolean;
   /** The relations whose links change, by the names under which they are written. */
   changedLinks: Set<string>;
   /** Before the transaction; 0 for a record that it creates. */
@@ -39,6 +41,7 @@ export interface Working {
 const UNTOUCHED = {
   state: null,
   isChanged: false,
+  isErased: false,
   versionBefore: 0,
   createdAt: null,
   updatedAt: null,
@@ -140,6 +143,7 @@ function workingFrom(model: ModelDefinition, row: LockedRow, links: RecordValues
     id: row.id,
     state: { version: row.version, values: { ...valuesFrom(model, row), ...links }, gone: goneBy(row.deleted_at) },
     isChanged: false,
+    isErased: false,
     changedLinks: new Set(),
     versionBefore: row.version,
     createdAt: new Date(row.created_at).toISOString(),
@@ -214,7 +218,10 @@ export function sendRows(tx: Tx, tenant: TenantId, records: ReadonlyMap<string, 
   }
 }
 
-/** Of records that the batch takes away the rows stay, and say when that was; what is purged has no value left. Answers the others. */
+/**
+ * Of records that the batch takes away the rows stay, and say when that was; what is purged has no value left, and what is erased while
+ * it is deleted stays so. Answers the others.
+ */
 function sendGone(
   tx: Tx,
   tenant: TenantId,
@@ -223,9 +230,14 @@ function sendGone(
   now: Date,
 ): readonly Working[] {
   if (!rows.some(({ state }) => state!.gone)) return rows;
-  const { deleteRows, purgeRows } = statementsOf(model);
-  for (const [gone, statement] of [['deleted', deleteRows] as const, ['purged', purgeRows] as const]) {
-    const own = rows.filter(({ state }) => state!.gone === gone);
+  const { deleteRows, purgeRows, eraseRows } = statementsOf(model);
+  const kindOf = ({ state, isErased }: Working) => (state!.gone && isErased ? 'erased' : state!.gone);
+  for (const [kind, statement] of [
+    ['deleted', deleteRows] as const,
+    ['purged', purgeRows] as const,
+    ['erased', eraseRows] as const,
+  ]) {
+    const own = rows.filter((row) => kindOf(row) === kind);
     if (own.length === 0) continue;
     const versions = intArray(own.map(({ state }) => state!.version));
     tx.send(statement, [tenant, now, textArray(own.map(({ id }) => id)), versions]);
@@ -261,6 +273,7 @@ interface ModelStatements {
   readonly writeRows: string;
   readonly deleteRows: string;
   readonly purgeRows: string;
+  readonly eraseRows: string;
   readonly links: readonly LinkStatements[];
 }
 
@@ -305,6 +318,7 @@ function makeStatements(model: ModelDefinition): ModelStatements {
       where t.version < excluded.version`,
     deleteRows: `${gone}, deleted_at = $2::timestamptz ${went}`,
     purgeRows: `${gone}, deleted_at = '${PURGED}'${columns.map((column) => `, ${column} = null`).join('')} ${went}`,
+    eraseRows: `${gone}${model.fields.map((field, n) => (field.pii === null ? '' : `, ${columns[n]} = null`)).join('')} ${went}`,
     links: linksOf(model).map((relation) => linkStatements(linkTableOf(model, relation), relation)),
   };
 }

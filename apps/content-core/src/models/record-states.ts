@@ -16,9 +16,12 @@ export type RecordFacts = Readonly<Record<string, FieldValue>>;
  */
 export const PURGED = '-infinity';
 
-/** From an event: when the record was deleted, null where it is there. */
-export function deletedAtOf(event: Pick<RecordedEvent, 'type' | 'recordedAt'>): Date | typeof PURGED | null {
+/** From an event: when the record was deleted, null where it is there; undefined where the event leaves that as it was. */
+export function deletedAtOf(
+  event: Pick<RecordedEvent, 'type' | 'recordedAt'>,
+): Date | typeof PURGED | null | undefined {
   const kind = kindOf(event);
+  if (kind === 'erased') return undefined;
   return kind === 'purged' ? PURGED : kind === 'deleted' ? event.recordedAt : null;
 }
 
@@ -36,6 +39,8 @@ export const recordFold: StateFold<RecordFacts> = {
         return { ...times, deletedAt: PURGED };
       case 'deleted':
         return { ...there, ...times, deletedAt: at };
+      case 'erased':
+        return { ...facts, ...(event.data as Record<string, FieldValue>), ...times };
       default:
         return { ...there, ...(event.data as Record<string, FieldValue>), ...times };
     }
@@ -119,11 +124,19 @@ export function maskedColumns(columns: readonly StoredColumn[], from: string, ba
     .join('');
 }
 
-/** A 1 for each column that `values` has, or for all. */
-export function maskOf(columns: readonly StoredColumn[], values: RecordFacts, isWhole: boolean): string {
+/** As {@link maskedColumns}, of the time of deletion: the mask's last place is for it. */
+export function maskedDeletion(columns: readonly StoredColumn[], from: string, base: string): string {
+  return `case when substr(${from}.mask, ${columns.length + 1}, 1) = '1' then ${from}.deleted else ${base}.deleted_at end`;
+}
+
+/** A 1 for each column that `values` has, or for all; and one where it is known when the record was deleted, or that it is not. */
+export function maskOf(
+  columns: readonly StoredColumn[],
+  record: { readonly values: RecordFacts; readonly isWhole: boolean; readonly deleted: unknown },
+): string {
   let mask = '';
-  for (const { name } of columns) mask += isWhole || values[name] !== undefined ? '1' : '0';
-  return mask;
+  for (const { name } of columns) mask += record.isWhole || record.values[name] !== undefined ? '1' : '0';
+  return `${mask}${record.deleted === undefined ? '0' : '1'}`;
 }
 
 /** The values of records as parameters, one for each column, in their order. */

@@ -50,6 +50,12 @@ export function decideGone(model: ModelDefinition, id: string, kind: 'deleted' |
   return [recordEvent(model, id, kind, {})];
 }
 
+/** A record whose personal values are taken from it, in the log as everywhere: one event that names them, each with null. */
+export function decideErased(model: ModelDefinition): readonly NewEvent[] {
+  const personal = model.fields.filter(({ pii }) => pii !== null).map((field) => [inputName(field), null] as const);
+  return [modelEvent(model.name, 'erased', Object.fromEntries(personal))];
+}
+
 /** The record after an event. */
 export function evolve(state: RecordState | null, event: Pick<NewEvent, 'type' | 'data'>): RecordState {
   const changed = event.data as Record<string, FieldValue>;
@@ -59,6 +65,8 @@ export function evolve(state: RecordState | null, event: Pick<NewEvent, 'type' |
       return { version, values: {}, gone: 'purged' };
     case 'deleted':
       return { version, values: { ...state?.values }, gone: 'deleted' };
+    case 'erased':
+      return { version, values: { ...state?.values, ...changed }, gone: state?.gone ?? null };
     default:
       return { version, values: { ...state?.values, ...changed } };
   }

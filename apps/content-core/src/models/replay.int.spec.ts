@@ -19,7 +19,7 @@ import { aDatabase, eventually, type TestDatabase } from '@atomo-cc/testing';
 import { contentCoreMigrations } from '../migrations.js';
 import { aPrincipal, SHOP, SHOP_TENANTS } from '../testing/index.js';
 import { RecordCommands } from './commands.js';
-import { eraseFromHistory } from './history-projection.js';
+import { erasePersonal } from './history-projection.js';
 import { createModelTables } from './model-tables.js';
 import { projectionsOf } from './row-projection.js';
 
@@ -127,7 +127,7 @@ async function fill(database: TestDatabase): Promise<void> {
     for (const id of [ids[1]!, ids[5]!]) {
       await database.system.transaction(async (tx) => {
         await destroySubjectKey(tx, tenant, `Item-${id}`);
-        await eraseFromHistory(tx, ITEM, tenant, id);
+        await erasePersonal(tx, ITEM, (base) => base, { tenant, id, version: 99 });
         await tx.execute(`update ${ITEM.table} set contact_mail = null where tenant_id = $1 and id = $2`, [tenant, id]);
       });
     }

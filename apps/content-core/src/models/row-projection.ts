@@ -25,6 +25,7 @@ import {
   columnArrays,
   deletedAtOf,
   maskedColumns,
+  maskedDeletion,
   maskOf,
   modelEventTypes,
   namedColumns,
@@ -51,7 +52,8 @@ interface Folded {
   /** Null: the first event is elsewhere. */
   createdAt: Date | null;
   updatedAt: Date;
-  deletedAt: Date | typeof PURGED | null;
+  /** Undefined: as the table has it. */
+  deletedAt: Date | typeof PURGED | null | undefined;
   /** The values are all there are: what is not among them is empty. */
   isWhole: boolean;
   values: RecordFacts;
@@ -109,7 +111,7 @@ function fold(model: ModelDefinition, batch: readonly RecordedEvent[]): Map<stri
     if (record) {
       record.version = event.streamVersion;
       record.updatedAt = event.recordedAt;
-      record.deletedAt = deletedAtOf(event);
+      record.deletedAt = keptUnlessSaid(record.deletedAt, deletedAtOf(event));
       record.values = isPurged ? {} : { ...record.values, ...(event.data as RecordFacts) };
       record.isWhole ||= isPurged;
       continue;
@@ -126,6 +128,10 @@ function fold(model: ModelDefinition, batch: readonly RecordedEvent[]): Map<stri
     });
   }
   return records;
+}
+
+function keptUnlessSaid<Value>(known: Value, said: Value | undefined): Value {
+  return said === undefined ? known : said;
 }
 
 /** Where the tables of a build are. */
@@ -149,7 +155,7 @@ async function upsert(
          with ordinality as r (tenant, id, version, created, updated, deleted, mask${columns}, n)
      ), written as (
        insert into ${table} as t (tenant_id, id, version, created_at, updated_at, deleted_at${columns})
-       select r.tenant, r.id, r.version, coalesce(r.created, b.created_at, r.updated), r.updated, r.deleted${maskedColumns(stored, 'r', 'b')}
+       select r.tenant, r.id, r.version, coalesce(r.created, b.created_at, r.updated), r.updated, ${maskedDeletion(stored, 'r', 'b')}${maskedColumns(stored, 'r', 'b')}
        from r left join ${table} b on b.tenant_id = r.tenant and b.id = r.id
        order by r.tenant, r.id
        on conflict (tenant_id, id) do update
@@ -165,8 +171,10 @@ async function upsert(
       intArray(records.map(({ version }) => version)),
       timestampArray(records.map(({ createdAt }) => createdAt)),
       timestampArray(records.map(({ updatedAt }) => updatedAt)),
-      timestampArray(records.map(({ deletedAt }) => deletedAt)),
-      textArray(records.map(({ values, isWhole }) => maskOf(stored, values, isWhole))),
+      timestampArray(records.map(({ deletedAt }) => deletedAt ?? null)),
+      textArray(
+        records.map(({ values, isWhole, deletedAt }) => maskOf(stored, { values, isWhole, deleted: deletedAt })),
+      ),
       ...columnArrays(stored, records),
     ],
   );

@@ -19,7 +19,7 @@ import {
 import { COLUMN_TYPES, LINK_COLUMN_TYPE } from './model-columns.js';
 
 /** Columns of every record, in whichever table; they are nobody's field. */
-const OWN_COLUMNS = 'tenant_id id version created_at updated_at deleted_at valid_from valid_to'.split(' ');
+export const OWN_COLUMNS = 'tenant_id id version created_at updated_at deleted_at valid_from valid_to'.split(' ');
 /** Changes of type that keep every value exactly as it was: from, to. */
 const WIDENING = ['int numeric', 'int double precision', 'int text', 'numeric text', 'uuid text', 'boolean text'];
 /** Characters of a name before its hash: with the hash and a number behind it, 63 bytes are not exceeded. */

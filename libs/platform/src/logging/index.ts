@@ -1,2 +1,2 @@
-export { createLogger, loggedUrl, nestLogger } from './logging.js';
+export { createLogger, loggedUrl, nestLogger, withoutWords } from './logging.js';
 export type { Logger } from './logging.js';

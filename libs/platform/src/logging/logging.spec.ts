@@ -1,4 +1,4 @@
-import { createLogger, loggedUrl, nestLogger } from './logging.js';
+import { createLogger, loggedUrl, nestLogger, withoutWords } from './logging.js';
 
 /** What a logger writes: pino writes to the descriptor itself, so its stream is swapped. */
 function written(work: (logger: ReturnType<typeof createLogger>) => void, level = 'debug'): Record<string, unknown>[] {
@@ -117,4 +117,15 @@ it("Nest's own lines reach the logger, with their context", () => {
     }),
     expect.objectContaining({ level: 40, msg: 'beware' }),
   ]);
+});
+
+it('says of an error whose words may quote values what kind it was and where, and no word of it', () => {
+  const broken = Object.assign(new RangeError('no s3cret\n    at s3cret (s3cret.js:1:1)'), { code: 'P0001' });
+  const [line] = written((logger) => logger.warn({ err: withoutWords(broken) }, 'failed'));
+  expect(JSON.stringify(line)).not.toContain('s3cret');
+  expect(line!['err']).toMatchObject({
+    code: 'P0001',
+    stack: expect.stringMatching(/^RangeError: .*\n\s+at .*logging\.spec/),
+  });
+  expect(withoutWords('s3cret').stack).not.toContain('s3cret');
 });

@@ -42,6 +42,25 @@ function hideValues(logged: unknown, made: unknown): void {
   for (const value of Object.values(fields).flat()) hideValues(value, made);
 }
 
+/**
+ * An error for the log where its words may quote what was worked on, such as the values of an event: its kind, its code and where it
+ * was thrown are left. Who keeps its words keeps them where they can be erased.
+ */
+export function withoutWords(error: unknown): Error {
+  const { name, message, code, stack } = { name: 'Error', message: '', code: undefined, stack: '', ...wordsOf(error) };
+  const frames = stack.slice(stack.indexOf(message) + message.length).match(/^\s+at .*$/gm) ?? [];
+  const told = Object.assign(new Error('what it said is not logged'), typeof code === 'string' ? { code } : {});
+  told.name = name;
+  told.stack = [`${name}: ${told.message}`, ...frames].join('\n');
+  return told;
+}
+
+function wordsOf(error: unknown): { name?: string; message?: string; code?: unknown; stack?: string } {
+  if (!(error instanceof Error)) return {};
+  const { name, message, stack = '' } = error;
+  return { name, message, stack, code: (error as { code?: unknown }).code };
+}
+
 /** The service's JSON logger. Lines that are written within a span have its `traceId` and `spanId`. */
 export function createLogger(service: string, level: string): Logger {
   return pino({

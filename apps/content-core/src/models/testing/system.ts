@@ -1,6 +1,7 @@
 import { createClient } from 'graphql-ws';
 import { WebSocket } from 'ws';
 import {
+  type Projection,
   EventCodec,
   ProjectionRunner,
   projectionStatus,
@@ -10,6 +11,7 @@ import {
 } from '@atomo-cc/event-store';
 import { ATOMO_EVENTS } from '@atomo-cc/events';
 import type { TenantId } from '@atomo-cc/kernel';
+import type { ApiPart } from '../../api/index.js';
 import type { SchemaDefinition } from '@atomo-cc/schema';
 import { aDatabase, eventually, type TestDatabase } from '@atomo-cc/testing';
 import { contentCoreMigrations } from '../../migrations.js';
@@ -37,8 +39,16 @@ export interface TestSystem {
   stop(): Promise<void>;
 }
 
+/** What a system has beside the models' API and projections. */
+export interface MoreParts {
+  readonly parts?: (system: Pick<TestSystem, 'database' | 'codec' | 'commands'>) => readonly ApiPart[];
+  readonly projections?: readonly Projection[];
+  /** Told of what fails in a projection; otherwise `stop` throws it. */
+  readonly onError?: (error: unknown) => void;
+}
+
 /** Serves a schema on a database of its own. */
-export async function aSystem(schema: SchemaDefinition): Promise<TestSystem> {
+export async function aSystem(schema: SchemaDefinition, more: MoreParts = {}): Promise<TestSystem> {
   const database = await aDatabase(contentCoreMigrations, { poolSize: 10 });
   await createModelTables(database.url, schema);
   const codec = new EventCodec(new SubjectKeys('the encryption key of these tests'), ATOMO_EVENTS);
@@ -47,14 +57,18 @@ export async function aSystem(schema: SchemaDefinition): Promise<TestSystem> {
   const runner = new ProjectionRunner({
     database: database.system,
     databaseUrl: database.url,
-    projections,
+    projections: [...projections, ...(more.projections ?? [])],
     decode: (tx, events) => codec.decode(tx, events),
     pollMs: 20,
     leaseMs: 900,
-    onError: (error) => faults.push(error),
+    onError: more.onError ?? ((error) => faults.push(error)),
   });
   const onAppended = () => runner.wake();
-  const api = await anApi([modelsApi(schema, database.app, { codec, wasErasedSince, onAppended })]);
+  const commands = new RecordCommands(schema, database.app, { codec, onAppended });
+  const api = await anApi([
+    modelsApi(schema, database.app, { codec, wasErasedSince, onAppended }),
+    ...(more.parts?.({ database, codec, commands }) ?? []),
+  ]);
   await runner.start();
   const names = projections.map(({ name }) => name);
   const builds = async () =>
@@ -106,7 +120,7 @@ export async function aSystem(schema: SchemaDefinition): Promise<TestSystem> {
     follow,
     codec,
     runner,
-    commands: new RecordCommands(schema, database.app, { codec, onAppended }),
+    commands,
     rebuilt,
     stop: async () => {
       await runner.stop();

@@ -1,0 +1,2 @@
+export { aSystem } from './system.js';
+export type { MoreParts, TestSystem } from './system.js';
