@@ -58,12 +58,12 @@ const variables = {
   ENCRYPTION_KEY: str({
     default: '',
     example: 'the output of: openssl rand -base64 48',
-    desc: 'What the keys of personal data are wrapped under. Without it they cannot be read: keep it, and apart from backups of the database. Required outside `npm start`.',
+    desc: 'What the keys of personal data and of secrets are wrapped under. Without it they cannot be read: keep it, and apart from backups of the database. Required outside `npm start`.',
   }),
   ENCRYPTION_KEYS_ACCEPTED: str({
     default: '',
     example: 'the former ENCRYPTION_KEY',
-    desc: 'Further keys under which there may still be keys of personal data, with commas between: the former one while ENCRYPTION_KEY is being replaced.',
+    desc: 'Further keys under which there may still be keys of personal data or secrets, with commas between: the former one while ENCRYPTION_KEY is being replaced.',
   }),
   ADMIN_EMAIL: str({
     default: '',

@@ -1,7 +1,7 @@
 import { resolve } from 'node:path';
 import cors from '@fastify/cors';
 import multipart from '@fastify/multipart';
-import { accessEntities, Accounts, openAccess } from '@atomo-cc/access';
+import { accessEntities, Accounts, openAccess, Secrets } from '@atomo-cc/access';
 import { ATOMO_EVENTS } from '@atomo-cc/events';
 import {
   announceAppended,
@@ -33,6 +33,7 @@ import { memoryApi } from './memory/index.js';
 import { contentCoreMigrations } from './migrations.js';
 import { createModelTables, loadSchema, modelsApi, projectionsOf, RecordCommands } from './models/index.js';
 import { projectionsApi } from './projections/index.js';
+import { secretsApi } from './secrets/index.js';
 import { Erasures, subjectsApi } from './subjects/index.js';
 import { planApi } from './tenants/index.js';
 import { usersApi } from './users/index.js';
@@ -68,7 +69,11 @@ await runService(async () => {
   const store = new SemanticStore({ uri: config.MEMORY_URI });
   const imports = new Imports(database, blobs, relay, redis);
   const keys = new SubjectKeys(config.ENCRYPTION_KEY, config.ENCRYPTION_KEYS_ACCEPTED);
-  await system.transaction((tx) => keys.check(tx));
+  const secrets = new Secrets(keys.ring);
+  await system.transaction(async (tx) => {
+    await keys.check(tx);
+    await secrets.check(tx);
+  });
   const codec = new EventCodec(keys, ATOMO_EVENTS.withFormerNames(formerNames(schema)));
   let runner: ProjectionRunner | undefined;
   const onAppended = (tenant: TenantId) => {
@@ -93,6 +98,7 @@ await runService(async () => {
     [
       sessionsApi(access.sessions),
       tokensApi(access.tokens, database, schema.roles),
+      secretsApi(secrets, database, onAppended),
       usersApi(new Accounts(database, codec, schema.roles), onAppended),
       planApi(database),
       modelsApi(schema, database, { codec, wasErasedSince, onAppended, changes: { fence: new Fence(), hints } }),

@@ -2,7 +2,7 @@ import { accessEvent, accessStream, type NewEvent } from '@atomo-cc/events';
 import type { EventCodec } from '@atomo-cc/event-store';
 import { apiError, type TenantId, type UserId, uuidv7 } from '@atomo-cc/kernel';
 import { type AppDatabase, sqlState, type Tx } from '@atomo-cc/platform/postgres';
-import { type By, recordAccess } from './access-log.js';
+import { type By, checkBy, checkText, recordAccess } from './access-log.js';
 import { endSessions } from './credentials.js';
 import { hashPassword } from './passwords.js';
 import { requireRoom } from './quotas.js';
@@ -10,8 +10,6 @@ import { ADMIN_ROLE, checkPassword, emailOf, User } from './users.js';
 
 /** Longer than any name, and far below what would be a burden to show. */
 const LONGEST_NAME = 200;
-/** Of the sentence that says why. */
-const LONGEST_REASON = 500;
 
 /** A user that is to be made. */
 export interface NewAccount {
@@ -191,16 +189,4 @@ async function requireUser(tx: Tx, id: UserId): Promise<User> {
   const user = await tx.repository(User).findOneBy({ id });
   if (user) return user;
   throw apiError('NOT_FOUND', 'There is no user of this id.');
-}
-
-function checkText(field: string, text: string, longest: number): string {
-  const said = text.trim();
-  if (said !== '' && said.length <= longest && !/\p{C}/u.test(said)) return said;
-  throw apiError('VALIDATION_ERROR', `The ${field} has 1 to ${longest} characters, and no control characters.`, {
-    field,
-  });
-}
-
-function checkBy(by: By): By {
-  return by.reason === undefined ? by : { ...by, reason: checkText('reason', by.reason, LONGEST_REASON) };
 }

@@ -23,6 +23,8 @@ export { mayUse, requireUse } from './platform-access.js';
 export { requirePerson, requireScope, SCOPES } from './principal.js';
 export type { Origin, Person, Principal, Scope } from './principal.js';
 export { accessEntities, accessMigrations } from './schema.js';
+export { SECRET_KINDS, Secrets } from './secrets.js';
+export type { Secret } from './secrets.js';
 export type { Refusals } from './refusals.js';
 export { Sessions } from './sessions.js';
 export type { AccessOptions, Grant, OwnSession } from './sessions.js';

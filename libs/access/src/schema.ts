@@ -4,6 +4,7 @@ import { APP_ROLE, type Migration, runAll, SYSTEM_ROLE, tenantTable } from '@ato
 import { ApiKeys1700000200001, ApiKeyScopes1700000200002 } from './api-keys.js';
 import { ApiTokens1700000240000 } from './api-tokens.js';
 import { Session } from './credentials.js';
+import { TenantSecrets1700000270000 } from './secrets.js';
 import { TenantLimits1700000260000 } from './quotas.js';
 import { Tenant } from './tenants.js';
 import { User } from './users.js';
@@ -132,6 +133,7 @@ export const accessMigrations: Migration[] = [
   TenantLife1700000230000,
   ApiTokens1700000240000,
   TenantLimits1700000260000,
+  TenantSecrets1700000270000,
 ];
 
 /** The entities of this package: a process that uses `Sessions` or `findUser` opens its databases with them. */

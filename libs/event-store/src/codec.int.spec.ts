@@ -229,7 +229,7 @@ describe('the keys', () => {
   it('are made once, and kept wrapped', async () => {
     const stream = newStream();
     for (const name of ['Ada', 'Bob']) await write([entry(stream, created({ name }, stream, ['name']))]);
-    expect(await keyRows(stream)).toMatchObject([{ generation: 1, wrapped_by: keys.id, destroyed_at: null }]);
+    expect(await keyRows(stream)).toMatchObject([{ generation: 1, wrapped_by: keys.ring.id, destroyed_at: null }]);
     const [row] = await keyRows(stream);
     const key = await database.app.transaction(A, (tx) => keys.current(tx, A, [stream]));
     expect(row!.wrapped!.includes(key.get(stream)!.key.export())).toBe(false);
@@ -296,10 +296,10 @@ describe('the keys', () => {
     const stranger = new EventCodec(other, CATALOGUE);
     const refusal = {
       code: 'ENCRYPTION_KEY_WRONG',
-      message: expect.stringContaining(keys.id),
-      details: { needed: keys.id, inUse: other.id },
+      message: expect.stringContaining(keys.ring.id),
+      details: { needed: keys.ring.id, inUse: other.ring.id },
     };
-    expect(other.id).not.toBe(keys.id);
+    expect(other.ring.id).not.toBe(keys.ring.id);
     await expect(dataOf(stream, A, stranger)).rejects.toMatchObject(refusal);
     const again = entry(stream, created({ name: 'Bob' }, stream, ['name']));
     await expect(write([again], A, stranger)).rejects.toMatchObject(refusal);
@@ -312,7 +312,10 @@ describe('the keys', () => {
     for (const stream of [one, two]) await write([entry(stream, created({ name: stream }, stream, ['name']))]);
     const [from] = await keyRows(one);
     await database.asOwner('update subject_keys set wrapped = $1 where subject = $2', [from!.wrapped, two]);
-    await expect(dataOf(two)).rejects.toMatchObject({ code: 'SEALED_DATA_BROKEN', details: { subject: two, key: 1 } });
+    await expect(dataOf(two)).rejects.toMatchObject({
+      code: 'SEALED_DATA_BROKEN',
+      details: { what: `key 1 of ${two}` },
+    });
     expect(await dataOf(one)).toEqual([{ name: one }]);
   });
 

@@ -1,16 +1,10 @@
 import type { KeyObject } from 'node:crypto';
 import { CodedError, type TenantId } from '@atomo-cc/kernel';
 import type { EventCatalogue, NewEvent, PersonalFields, RecordedEvent } from '@atomo-cc/events';
+import { open, seal, SEALED_DATA_ERRORS } from '@atomo-cc/platform/encryption';
 import type { Tx } from '@atomo-cc/platform/postgres';
 import type { StreamAppend } from './append.js';
-import {
-  open,
-  seal,
-  SEALED_DATA_ERRORS,
-  type SubjectKey,
-  type SubjectKeyName,
-  type SubjectKeys,
-} from './subject-keys.js';
+import type { SubjectKey, SubjectKeyName, SubjectKeys } from './subject-keys.js';
 
 /** Where sealed fields stand in stored data. Names that begin with `$` belong to the store. */
 const SEALED = '$sealed';

@@ -25,7 +25,7 @@ export type { AllEventsOptions, EventFilter, EventSelection, StreamWay } from '.
 export { progressAt } from './progress.js';
 export type { Progress } from './progress.js';
 export { eventStoreMigrations } from './schema.js';
-export { destroySubjectKey, SEALED_DATA_ERRORS, SubjectKeys, wasErasedSince } from './subject-keys.js';
+export { destroySubjectKey, SubjectKeys, wasErasedSince } from './subject-keys.js';
 export { isSnapshotDue, keepSnapshots, SNAPSHOT_EVERY, stateAt } from './snapshots.js';
 export type { EventOpener, StateAt, StateFold, StateSealer, StateToKeep, StreamState } from './snapshots.js';
 export { STORAGE_ERRORS, storageFault } from './storage-faults.js';

@@ -77,7 +77,7 @@ test('a rotation wraps every key anew while others write, read and erase, and af
 
   const after = new SubjectKeys(NEW);
   expect(await database.system.transaction((tx) => after.counts(tx))).toEqual([
-    { id: after.id, keys: SUBJECTS - 1 + late.length, isKnown: true },
+    { id: after.ring.id, keys: SUBJECTS - 1 + late.length },
   ]);
   for (const stream of [streams[0]!, streams[600]!, ...late]) {
     expect(new Set(await read(after, stream))).toEqual(new Set([stream]));
@@ -92,7 +92,7 @@ test('a rotation without the former key changes nothing and says which it needs'
   await write(former, [stream]);
   await expect(new SubjectKeys(NEW).rewrap(database.system)).rejects.toMatchObject({
     code: 'ENCRYPTION_KEY_WRONG',
-    details: { needed: former.id },
+    details: { needed: former.ring.id },
   });
   expect(await read(former, stream)).toEqual([stream]);
 });

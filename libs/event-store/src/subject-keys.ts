@@ -1,88 +1,13 @@
-import {
-  createCipheriv,
-  createDecipheriv,
-  createHmac,
-  createSecretKey,
-  hkdfSync,
-  randomBytes,
-  randomFillSync,
-  type KeyObject,
-} from 'node:crypto';
-import { CodedError, type TenantId } from '@atomo-cc/kernel';
+import { createSecretKey, randomBytes, type KeyObject } from 'node:crypto';
+import type { TenantId } from '@atomo-cc/kernel';
+import { KEY_BYTES, KeyRing, type WrappedKey } from '@atomo-cc/platform/encryption';
 import { byteaArray, intArray, type SystemDatabase, textArray, type Tx } from '@atomo-cc/platform/postgres';
 
-/** Why something that is kept sealed cannot be opened. */
-export const SEALED_DATA_ERRORS = {
-  ENCRYPTION_KEY_WRONG:
-    'The keys of personal data were wrapped under another ENCRYPTION_KEY, whose id the message names. Start with that one: without it the data cannot be read.',
-  SEALED_DATA_BROKEN:
-    'Sealed data, or the key it needs, is not as it was written; the message names the place. Run `npm run events -- verify`, and compare with a backup.',
-} as const;
-
-/** Of AES-256-GCM, in bytes: the lengths of NIST SP 800-38D §5.2, with the full tag. */
-const [KEY_BYTES, NONCE_BYTES, TAG_BYTES] = [32, 12, 16] as const;
-const CIPHER = 'aes-256-gcm';
-const TAG = { authTagLength: TAG_BYTES } as const;
-/** The first byte of whatever is sealed: a version of the form, so that another cipher can follow one day. */
-const BOX_FORM = 1;
 /**
  * Rounds of finding and making the keys of a batch. One does it, a second is needed where another process makes a key at the
  * same time; more only when erasures come between, again and again.
  */
 const MAX_ROUNDS = 5;
-
-/** Nonces drawn from the system at once: asking for twelve bytes costs as much as asking for these. */
-const NONCES = 256;
-const nonces = Buffer.alloc(NONCES * NONCE_BYTES);
-let noncesUsed = NONCES;
-
-/** Twelve random bytes that nobody was given before; to be copied before the next ones are asked for. */
-function nextNonce(): Buffer {
-  if (noncesUsed === NONCES) {
-    randomFillSync(nonces);
-    noncesUsed = 0;
-  }
-  noncesUsed += 1;
-  return nonces.subarray((noncesUsed - 1) * NONCE_BYTES, noncesUsed * NONCE_BYTES);
-}
-
-/**
- * Seals a text with AES-256-GCM: one byte for the form, a random nonce, the ciphertext, the tag. Random nonces of 96 bits
- * are good for 2³² boxes under one key (NIST SP 800-38D §8.3): a subject has events by the thousand.
- * @param key as a KeyObject: a cipher is made of one three times as fast as of bytes
- * @param context what the box belongs to; it opens nowhere else
- */
-export function seal(key: KeyObject, context: readonly unknown[], content: string | Buffer): Buffer {
-  const nonce = nextNonce();
-  const cipher = createCipheriv(CIPHER, key, nonce, TAG);
-  cipher.setAAD(Buffer.from(JSON.stringify(context)));
-  const sealed = typeof content === 'string' ? cipher.update(content, 'utf8') : cipher.update(content);
-  cipher.final();
-  const box = Buffer.allocUnsafe(1 + NONCE_BYTES + sealed.length + TAG_BYTES);
-  box[0] = BOX_FORM;
-  box.set(nonce, 1);
-  box.set(sealed, 1 + NONCE_BYTES);
-  box.set(cipher.getAuthTag(), box.length - TAG_BYTES);
-  return box;
-}
-
-/** What was sealed; null when the box was changed, or belongs to another key or context. */
-export function open(key: KeyObject, context: readonly unknown[], box: Buffer): Buffer | null {
-  if (box[0] !== BOX_FORM || box.length < 1 + NONCE_BYTES + TAG_BYTES) return null;
-  const nonce = box.subarray(1, 1 + NONCE_BYTES);
-  // The length must be said: without it a tag of four bytes would do, and four bytes can be guessed.
-  const decipher = createDecipheriv(CIPHER, key, nonce, TAG);
-  decipher.setAAD(Buffer.from(JSON.stringify(context)));
-  decipher.setAuthTag(box.subarray(-TAG_BYTES));
-  const content = decipher.update(box.subarray(1 + NONCE_BYTES, -TAG_BYTES));
-  try {
-    // It adds nothing, as GCM has no padding, and throws where the tag is another.
-    decipher.final();
-    return content;
-  } catch {
-    return null;
-  }
-}
 
 /** Keys that are wrapped anew in one transaction: a tenth of a second, for which their rows are locked. */
 const KEYS_PER_REWRAP = 500;
@@ -139,25 +64,19 @@ const MAKE = `
 
 /**
  * The keys of subjects: random, 256 bits, one for each subject and generation, kept wrapped under a key-encryption key that
- * is derived from ENCRYPTION_KEY and never reaches the database. None is kept in memory beyond a call, so that a
- * destroyed key opens nothing from the commit on, in any process.
+ * never reaches the database. None is kept in memory beyond a call, so that a destroyed key opens nothing from the commit on,
+ * in any process.
  */
 export class SubjectKeys {
-  /** Tells the key-encryption key apart from others without giving it away; stands beside each key it has wrapped. */
-  readonly id: string;
-  readonly #kek: KeyObject;
-  /** By their ids: the one in use, and those under which there may still be keys. */
-  readonly #known: ReadonlyMap<string, KeyObject>;
+  /** What they are wrapped under. */
+  readonly ring: KeyRing;
 
   /**
-   * @param encryptionKey ENCRYPTION_KEY; HKDF (RFC 5869) does not strengthen a guessable one: use 32 random bytes or more
-   * @param accepted further ones, which open what was wrapped under them and wrap nothing: for the time of a rotation
+   * @param encryptionKey ENCRYPTION_KEY
+   * @param accepted ENCRYPTION_KEYS_ACCEPTED
    */
   constructor(encryptionKey: string, accepted: readonly string[] = []) {
-    const all = [encryptionKey, ...accepted].map(keyEncryptionKey);
-    this.#kek = all[0]!;
-    this.#known = new Map(all.map((kek) => [idOf(kek), kek]));
-    this.id = idOf(this.#kek);
+    this.ring = new KeyRing(encryptionKey, accepted);
   }
 
   /**
@@ -213,7 +132,7 @@ export class SubjectKeys {
     for (const { n, generation, wrapped, wrapped_by } of rows) {
       const subject = subjects[n - 1]!;
       if (wrapped) {
-        found.set(subject, { generation, key: this.#unwrap({ tenant, subject, generation }, wrapped, wrapped_by) });
+        found.set(subject, { generation, key: this.#unwrap({ tenant, subject, generation }, { wrapped, wrapped_by }) });
         missing.delete(subject);
       } else missing.set(subject, generation + 1);
     }
@@ -226,13 +145,13 @@ export class SubjectKeys {
     missing.sort((a, b) => (a.subject < b.subject ? -1 : 1));
     const bytes = randomBytes(KEY_BYTES * missing.length);
     const keys = missing.map((_, index) => bytes.subarray(KEY_BYTES * index, KEY_BYTES * (index + 1)));
-    const wrapped = missing.map((name, index) => seal(this.#kek, contextOf({ tenant, ...name }), keys[index]!));
+    const wrapped = missing.map((name, index) => this.ring.wrap(contextOf({ tenant, ...name }), keys[index]!));
     const [row] = await tx.prepared<{ made: number }>(MAKE, [
       tenant,
       textArray(missing.map(({ subject }) => subject)),
       intArray(missing.map(({ generation }) => generation)),
       byteaArray(wrapped),
-      this.id,
+      this.ring.id,
     ]);
     if (row!.made < missing.length) return false;
     for (const [index, { subject, generation }] of missing.entries()) {
@@ -258,7 +177,7 @@ export class SubjectKeys {
     ]);
     for (const { n, wrapped, wrapped_by } of rows) {
       const [name, of] = all[n - 1]!;
-      found.set(name, wrapped && this.#unwrap(of, wrapped, wrapped_by));
+      found.set(name, wrapped && this.#unwrap(of, { wrapped, wrapped_by }));
     }
     return found;
   }
@@ -273,15 +192,15 @@ export class SubjectKeys {
     const [row] = await tx.query<KeyRow & { tenant_id: TenantId; wrapped: Buffer }>(
       'select tenant_id, subject, generation, wrapped, wrapped_by from subject_keys where wrapped is not null limit 1',
     );
-    if (row) this.#unwrap({ ...row, tenant: row.tenant_id }, row.wrapped, row.wrapped_by);
+    if (row) this.#unwrap({ ...row, tenant: row.tenant_id }, row);
   }
 
-  /** How many keys there are under each key-encryption key, by its id, and whether that is known here. */
-  async counts(tx: Tx): Promise<{ readonly id: string; readonly keys: number; readonly isKnown: boolean }[]> {
+  /** How many keys there are under each key-encryption key, by its id. */
+  async counts(tx: Tx): Promise<{ readonly id: string; readonly keys: number }[]> {
     const rows = await tx.query<{ id: string; keys: string }>(
       `select wrapped_by as id, count(*) as keys from subject_keys where wrapped is not null group by 1 order by 1`,
     );
-    return rows.map(({ id, keys }) => ({ id, keys: Number(keys), isKnown: this.#known.has(id) }));
+    return rows.map(({ id, keys }) => ({ id, keys: Number(keys) }));
   }
 
   /**
@@ -314,11 +233,11 @@ export class SubjectKeys {
       `select tenant_id, subject, generation, wrapped, wrapped_by from subject_keys
        where (tenant_id, subject, generation) > ($1::uuid, $2::text, $3::int) and wrapped is not null and wrapped_by <> $4
        order by tenant_id, subject, generation limit ${KEYS_PER_REWRAP} for update`,
-      [...after, this.id],
+      [...after, this.ring.id],
     );
     const anew = rows.map((row) => {
       const name = { ...row, tenant: row.tenant_id };
-      return seal(this.#kek, contextOf(name), this.#unwrap(name, row.wrapped, row.wrapped_by).export());
+      return this.ring.wrap(contextOf(name), this.#unwrap(name, row).export());
     });
     await tx.execute(
       `update subject_keys k set wrapped = n.wrapped, wrapped_by = $5
@@ -329,38 +248,16 @@ export class SubjectKeys {
         textArray(rows.map(({ subject }) => subject)),
         intArray(rows.map(({ generation }) => generation)),
         byteaArray(anew),
-        this.id,
+        this.ring.id,
       ],
     );
     const end = rows.length < KEYS_PER_REWRAP ? undefined : rows.at(-1);
     return { keys: rows.length, last: end ? ([end.tenant_id, end.subject, end.generation] as const) : null };
   }
 
-  #unwrap(name: SubjectKeyName, wrapped: Buffer, wrappedBy: string): KeyObject {
-    const kek = this.#known.get(wrappedBy);
-    if (!kek) {
-      throw new CodedError(
-        'ENCRYPTION_KEY_WRONG',
-        `The key of ${name.subject} needs the ENCRYPTION_KEY with the id ${wrappedBy}; the one in use has the id ${this.id}. Start with the other one.`,
-        { needed: wrappedBy, inUse: this.id },
-      );
-    }
-    const key = open(kek, contextOf(name), wrapped);
-    if (key?.length === KEY_BYTES) return createSecretKey(key);
-    throw new CodedError(
-      'SEALED_DATA_BROKEN',
-      `The key ${name.generation} of ${name.subject} is not as it was written. ${SEALED_DATA_ERRORS.SEALED_DATA_BROKEN}`,
-      { subject: name.subject, key: name.generation },
-    );
+  #unwrap(name: SubjectKeyName, wrapped: WrappedKey): KeyObject {
+    return this.ring.unwrap(contextOf(name), wrapped, `key ${name.generation} of ${name.subject}`);
   }
-}
-
-function keyEncryptionKey(encryptionKey: string): KeyObject {
-  return createSecretKey(Buffer.from(hkdfSync('sha256', encryptionKey, '', 'atomo subject keys 1', KEY_BYTES)));
-}
-
-function idOf(kek: KeyObject): string {
-  return createHmac('sha256', kek).update('atomo key id').digest('hex').slice(0, 16);
 }
 
 function contextOf({ tenant, subject, generation }: SubjectKeyName): readonly unknown[] {

@@ -88,6 +88,10 @@ export const ACCESS_EVENT_VERSIONS = {
   tokenCreated: 1,
   /** A token was revoked: `{reason}`. */
   tokenRevoked: 1,
+  /** A secret of the tenant was set, for the first time or anew: `{name}`. */
+  secretSet: 1,
+  /** A secret of the tenant was removed: `{name}`. */
+  secretRemoved: 1,
   /** Requests that were forbidden: `{operation, count, addresses}`. */
   denied: 1,
   /** A user was made: `{email, name, role}`; address and name are personal. */

@@ -128,6 +128,8 @@ const ACCESS_UPCASTERS: Readonly<Record<AccessEventKind, EventShape['upcasters']
   passwordChanged: {},
   tokenCreated: {},
   tokenRevoked: {},
+  secretSet: {},
+  secretRemoved: {},
   denied: {},
   userCreated: {},
   userChanged: {},

@@ -30,6 +30,7 @@ const TAKEN_FIELDS = [...OWN_FIELDS, 'tenantId', 'deletedAt'];
 export const PLATFORM_TYPES = [
   'Query Mutation Subscription PageInfo Direction Event EventEdge EventConnection FieldChange',
   'AuditEntry AuditEdge AuditConnection AuditChange',
+  'ApiToken ApiTokenScope CreatedApiToken CreateApiTokenInput TenantSecret',
   'TenantPlan TenantQuota',
   'Session User UserConnection UserEdge CreateUserInput UpdateUserInput',
   'Projection ProjectionMode ProjectionBuild ProjectionBuildState ProjectionBuildProgress',

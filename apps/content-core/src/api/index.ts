@@ -1,4 +1,5 @@
 export { connectionOf, decodeCursor, DEFAULT_PAGE, encodeCursor, MAX_PAGE, PageInfo, pageSize } from './paging.js';
+export { byOf } from './part.js';
 export type { ApiContext, ApiPart, RolePart } from './part.js';
 export { RoleSchemas } from './role-schemas.js';
 export { DateScalar, DateTimeScalar, JsonScalar } from './scalars.js';

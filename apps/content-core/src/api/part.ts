@@ -1,5 +1,5 @@
 import type { GraphQLFieldConfigMap } from 'graphql';
-import type { Principal } from '@atomo-cc/access';
+import type { By, Principal } from '@atomo-cc/access';
 
 /** What every resolver knows of the request it serves. */
 export interface ApiContext {
@@ -23,3 +23,13 @@ export interface ApiPart {
 
 /** What a feature adds to the API of a role. */
 export type RolePart = (role: string) => ApiPart;
+
+/** Who asked for a change, as the log is told. @param why the caller's own words, if there are any */
+export function byOf({ principal, requestId, address }: ApiContext, why?: string | null): By {
+  return {
+    actor: principal.actor,
+    requestId,
+    ...(address !== undefined && { address }),
+    ...(why != null && { reason: why }),
+  };
+}

@@ -1,12 +1,13 @@
 import type { EventCodec } from '@atomo-cc/event-store';
 import { ADMIN, defineSchema, text } from '@atomo-cc/schema';
 import type { AppDatabase } from '@atomo-cc/platform/postgres';
-import type { Accounts, Sessions } from '@atomo-cc/access';
-import { sessionsApi } from '../auth/index.js';
+import type { Accounts, ApiTokens, Secrets, Sessions } from '@atomo-cc/access';
+import { sessionsApi, tokensApi } from '../auth/index.js';
 import { auditApi, eventsApi } from '../events/index.js';
 import { syncJobsApi, type Imports, type ProgressFeed } from '../historical-sync/index.js';
 import { memoryApi } from '../memory/index.js';
 import { projectionsApi } from '../projections/index.js';
+import { secretsApi } from '../secrets/index.js';
 import { planApi } from '../tenants/index.js';
 import { usersApi } from '../users/index.js';
 import { RoleSchemas } from './role-schemas.js';
@@ -21,6 +22,8 @@ const parts = [
   syncJobsApi(nothing as Imports, nothing as ProgressFeed),
   memoryApi(nothing as Parameters<typeof memoryApi>[0]),
   sessionsApi(nothing as Sessions),
+  tokensApi(nothing as ApiTokens, database, []),
+  secretsApi(nothing as Secrets, database, () => undefined),
   usersApi(nothing as Accounts, () => undefined),
   planApi(database),
 ];

@@ -94,6 +94,20 @@ test('no password, token, e-mail address or value of a record is in the log, at 
   expect(refused.body.errors[0].extensions.code).toBe('FORBIDDEN');
   await post('/graphql', { query: `mutation { revokeApiToken(id: "${made.apiToken.id}") }` }, token);
 
+  // Secrets of the tenant: as a variable, in the text, refused, and failing inside.
+  const setSecret = (name: string, value: string) => {
+    const variables = { name, value: secret(`a secret for ${name}`, value) };
+    const query = 'mutation ($name: String!, $value: String!) { setSecret(name: $name, value: $value) { hint } }';
+    return post('/graphql', { query, variables }, token);
+  };
+  expect((await setSecret('openai', 'sk-of-a-variable-0001')).body.data.setSecret).toEqual({ hint: '0001' });
+  const inText = `mutation { setSecret(name: "slack", value: "${secret('a secret in the text', 'xoxb-in-the-text-1')}") { hint } }`;
+  expect((await post('/graphql', { query: inText }, token)).body.data.setSecret).toEqual({ hint: 'xt-1' });
+  expect((await setSecret('nonsense', 'sk-under-a-wrong-name-1')).body.errors).toBeTruthy();
+  expect((await setSecret('openai', 'sk-with-a-line-break-1\n')).body.errors).toBeTruthy();
+  await database.asOwner(`alter table tenant_secrets add constraint nobody check (hint <> '0002')`);
+  expect((await setSecret('openai', 'sk-that-the-database-refuses-0002')).body.errors).toBeTruthy();
+
   // Records: made, refused for their values, and failing inside.
   const contact = {
     name: secret('the name of a contact', 'Grace Hopper-1'),
@@ -180,8 +194,8 @@ test('no password, token, e-mail address or value of a record is in the log, at 
   // It was traced, and the fault that was made is told: a silent log would show nothing either.
   for (const line of ['"msg":"answered"', 'a resolver failed', 'violates check constraint', 'a projection failed'])
     expect(output).toContain(line);
-  const found = [...secrets].filter(
-    ([, value]) => output.includes(value) || output.includes(encodeURIComponent(value)),
-  );
+  const found = [...secrets]
+    .map(([name, value]) => [name, value.trim()] as const)
+    .filter(([, value]) => output.includes(value) || output.includes(encodeURIComponent(value)));
   expect(found.map(([name]) => name)).toEqual([]);
 });

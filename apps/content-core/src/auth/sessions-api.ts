@@ -1,7 +1,7 @@
 import { GraphQLBoolean, GraphQLID, GraphQLList, GraphQLNonNull, GraphQLObjectType, GraphQLString } from 'graphql';
 import { type OwnSession, requirePerson, type Sessions } from '@atomo-cc/access';
 import { apiError } from '@atomo-cc/kernel';
-import { type ApiContext, type ApiPart, DateTimeScalar } from '../api/index.js';
+import { type ApiContext, type ApiPart, byOf, DateTimeScalar } from '../api/index.js';
 
 const SessionType = new GraphQLObjectType<OwnSession>({
   name: 'Session',
@@ -35,9 +35,8 @@ export function sessionsApi(sessions: Sessions): ApiPart {
         type: new GraphQLNonNull(GraphQLBoolean),
         description: 'Ends a session of yours: at once on this node, within 5 seconds on others.',
         args: { id: { type: new GraphQLNonNull(GraphQLID) } },
-        resolve: async (_source, { id }: { id: string }, { principal, address, requestId }: ApiContext) => {
-          const from = { requestId, ...(address !== undefined && { address }) };
-          const isEnded = await sessions.revoke(requirePerson(principal), id, from);
+        resolve: async (_source, { id }: { id: string }, context: ApiContext) => {
+          const isEnded = await sessions.revoke(requirePerson(context.principal), id, byOf(context));
           if (!isEnded) throw apiError('NOT_FOUND', 'You have no such session, or it has ended.');
           return true;
         },

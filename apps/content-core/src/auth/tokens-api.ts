@@ -8,10 +8,10 @@ import {
   GraphQLObjectType,
   GraphQLString,
 } from 'graphql';
-import { type ApiToken, type ApiTokens, type Origin, requirePerson, type Scope, SCOPES } from '@atomo-cc/access';
+import { type ApiToken, type ApiTokens, requirePerson, type Scope, SCOPES } from '@atomo-cc/access';
 import { apiError } from '@atomo-cc/kernel';
 import type { AppDatabase } from '@atomo-cc/platform/postgres';
-import { type ApiContext, type ApiPart, DateTimeScalar } from '../api/index.js';
+import { type ApiContext, type ApiPart, byOf, DateTimeScalar } from '../api/index.js';
 
 const ScopeType = new GraphQLEnumType({
   name: 'ApiTokenScope',
@@ -84,7 +84,7 @@ export function tokensApi(tokens: ApiTokens, database: AppDatabase, roles: reado
         resolve: (_source, { input }: CreateArguments, context: ApiContext) => {
           const expiresAt = input.expiresAt ? new Date(input.expiresAt) : null;
           const person = requirePerson(context.principal);
-          return tokens.create(database, person, { ...input, expiresAt }, roles, originOf(context));
+          return tokens.create(database, person, { ...input, expiresAt }, roles, byOf(context));
         },
       },
       revokeApiToken: {
@@ -92,15 +92,11 @@ export function tokensApi(tokens: ApiTokens, database: AppDatabase, roles: reado
         description: 'Revokes a token: within 5 seconds everywhere, open subscriptions included. For an Admin.',
         args: { id: { type: new GraphQLNonNull(GraphQLID) } },
         resolve: async (_source, { id }: { id: string }, context: ApiContext) => {
-          const isRevoked = await tokens.revoke(database, context.principal, id, originOf(context));
+          const isRevoked = await tokens.revoke(database, context.principal, id, byOf(context));
           if (!isRevoked) throw apiError('NOT_FOUND', 'There is no such token, or it was revoked.');
           return true;
         },
       },
     },
   };
-}
-
-function originOf({ address, requestId }: ApiContext): Origin {
-  return { requestId, ...(address !== undefined && { address }) };
 }

@@ -8,11 +8,12 @@ import {
   GraphQLObjectType,
   GraphQLString,
 } from 'graphql';
-import type { Accounts, By, User } from '@atomo-cc/access';
+import type { Accounts, User } from '@atomo-cc/access';
 import { apiError, isUuid, type TenantId, type UserId } from '@atomo-cc/kernel';
 import {
   type ApiContext,
   type ApiPart,
+  byOf,
   connectionOf,
   DateTimeScalar,
   decodeCursor,
@@ -172,15 +173,6 @@ interface CreateArguments {
 
 interface UpdateArguments extends UserArguments {
   readonly input: { readonly role?: string | null; readonly name?: string | null; readonly disabled?: boolean | null };
-}
-
-function byOf({ principal, requestId, address }: ApiContext, why: string | null | undefined): By {
-  return {
-    actor: principal.actor,
-    requestId,
-    ...(address !== undefined && { address }),
-    ...(why != null && { reason: why }),
-  };
 }
 
 /** @throws CodedError NOT_FOUND for what is no id, as for one that nobody has */

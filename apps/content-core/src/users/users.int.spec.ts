@@ -31,7 +31,10 @@ beforeAll(async () => {
   const options = { url: database.url, service: 'test', entities: accessEntities };
   [app, system] = await Promise.all([openAppDatabase(options), openSystemDatabase(options)]);
   for (const [n, tenant] of SHOP_TENANTS.entries()) {
-    await database.asOwner(`insert into tenants (id, name, slug, plan) values ($1, $2, $2, 'team')`, [tenant, `shop${n}`]);
+    await database.asOwner(`insert into tenants (id, name, slug, plan) values ($1, $2, $2, 'team')`, [
+      tenant,
+      `shop${n}`,
+    ]);
   }
   const codec = new EventCodec(new SubjectKeys('a key of this test, long enough for it'), ATOMO_EVENTS);
   const accounts = new Accounts(app, codec, ['Manager', 'Viewer']);

@@ -1,0 +1,1 @@
+export { secretsApi } from './secrets-api.js';
