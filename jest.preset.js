@@ -5,7 +5,7 @@
 // seven times faster than jest's native ESM mode. So a tested file may not use `import.meta` or top-level await.
 // `import` must stay out of customExportConditions: a package's ESM build would then be loaded as CommonJS.
 const ESM_ONLY =
-  '@nestjs|file-type|strtok3|token-types|uint8array-extras|@tokenizer|@borewit|jose|graphql-request|canonicalize';
+  '@nestjs|file-type|strtok3|token-types|uint8array-extras|@tokenizer|@borewit|jose|graphql-request|canonicalize|chokidar|readdirp';
 
 export default {
   testEnvironment: 'node',

@@ -4,4 +4,7 @@ export { aConnection, aDatabase, aRedis, eventually, redisTestUrl } from './data
 export type { TestDatabase } from './database.js';
 export { anOwnPostgres } from './own-postgres.js';
 export type { OwnPostgres, PostgresEnd } from './own-postgres.js';
+export { freePort } from './free-port.js';
+export { anOwnRedis } from './own-redis.js';
+export type { OwnRedis } from './own-redis.js';
 export { aSeed, seeded } from './seeded.js';

@@ -1,10 +1,10 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import fs from 'node:fs';
-import net from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
 import { Client } from 'pg';
 import { eventually, requireVariable } from './database.js';
+import { freePort } from './free-port.js';
 
 /** How Postgres is ended: `fast` rolls back and writes a checkpoint, `immediate` is a crash that it notices, `kill` one that it does not. */
 export type PostgresEnd = 'fast' | 'immediate' | 'kill';
@@ -105,12 +105,4 @@ async function serverOfTheTests(): Promise<{ binaries: string; user: { uid: numb
   } finally {
     await client.end();
   }
-}
-
-async function freePort(): Promise<number> {
-  const server = net.createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const { port } = server.address() as net.AddressInfo;
-  await new Promise((resolve) => server.close(resolve));
-  return port;
 }

@@ -38,6 +38,11 @@ export class TestGateway {
     readonly stop: () => Promise<void>,
   ) {}
 
+  /** One that runs elsewhere and is stopped there. */
+  static at(url: string): TestGateway {
+    return new TestGateway(url, () => Promise.resolve());
+  }
+
   /** Starts a gateway on the database. */
   static async start(
     databaseUrl: string,
