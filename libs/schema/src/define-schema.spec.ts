@@ -381,7 +381,7 @@ describe('the intermediate form', () => {
   });
 
   describe('as a role may know it', () => {
-    it('has what may be read or written, and no table, rule or action', () => {
+    it('has what may be read or written, and no table, rule or action of what may not', () => {
       const [seen, ...others] = describeSchema(schema, 'Viewer').models;
       expect(others).toEqual([]);
       const access = { read: 'some', create: 'none', update: 'none', delete: 'none' };
@@ -390,12 +390,14 @@ describe('the intermediate form', () => {
       expect(seen!.fields.map((field) => [field.name, field.can])).toEqual([['title', can]]);
       // What it is made from is hidden, and so is the model that the tags would lead to.
       expect(seen!.computed).toMatchObject([{ name: 'total', expression: { op: 'product', parts: [] } }]);
-      expect([seen!.relations, seen!.uniques, seen!.checks]).toEqual([[], [], []]);
+      const { relations, uniques, checks, indexes, actions } = seen!;
+      expect([relations, uniques, checks, indexes, actions]).toEqual([[], [], [], [], []]);
       expect(JSON.stringify(seen)).not.toMatch(/model_|link_|caller|tell|look|code|price/);
     });
 
-    it('has everything but those for Admin', () => {
-      const { models } = describeSchema(schema, 'Admin');
+    it('has everything but tables for Admin', () => {
+      const { models, roles } = describeSchema(schema, 'Admin');
+      expect(roles).toEqual(schema.roles);
       const [seen] = models;
       expect(models.map(({ name }) => name)).toEqual(['Post', 'Tag', 'Like']);
       expect(seen!.fields.map(({ name }) => name)).toEqual(post!.fields.map(({ name }) => name));
@@ -408,11 +410,19 @@ describe('the intermediate form', () => {
       ]);
       expect(seen).toMatchObject({ own: ['id', 'version', 'createdAt', 'updatedAt'], access: { read: 'all' } });
       expect(seen!.uniques).toHaveLength(3);
-      expect(JSON.stringify(models)).not.toMatch(/model_|link_|tell|look/);
+      expect(seen!.indexes).toEqual(post!.indexes);
+      expect(seen!.actions).toEqual(post!.actions);
+      expect(JSON.stringify(models)).not.toMatch(/model_|link_/);
     });
 
     it('is nothing for who has no role', () => {
-      expect(describeSchema(schema, 'Nobody')).toEqual({ version: 1, role: 'Nobody', models: [], blocks: [] });
+      expect(describeSchema(schema, 'Nobody')).toEqual({
+        version: 1,
+        role: 'Nobody',
+        roles: [],
+        models: [],
+        blocks: [],
+      });
       expect(describeSchema(schema, 'toString').models).toEqual([]);
     });
   });

@@ -1,6 +1,8 @@
 import { accessOfRole, followsField, grantsField, ownFieldsOf, type RoleAccess } from './access.js';
 import { conditionFields } from './condition.js';
+import { ADMIN } from './model.js';
 import type {
+  ActionBinding,
   BlockDefinition,
   ComputedDefinition,
   Condition,
@@ -37,7 +39,11 @@ export interface ModelDescription {
   readonly computed: readonly ComputedDefinition[];
   /** Fields that together tell records apart; `isPartial`: only among some. */
   readonly uniques: readonly { readonly fields: readonly string[]; readonly isPartial: boolean }[];
+  /** Fields by which its records are found and ordered fast, besides relations and what is unique. */
+  readonly indexes: readonly (readonly string[])[];
   readonly checks: readonly { readonly condition: Condition; readonly message: string; readonly field: string }[];
+  /** What is done when a record was created, updated or deleted: of what the caller may do, and names no field that is hidden. */
+  readonly actions: readonly ActionBinding[];
   /** What the caller may do: with `all` records, with `some` (a rule decides which), or with none. */
   readonly access: Readonly<Record<Operation, 'all' | 'some' | 'none'>>;
 }
@@ -46,14 +52,16 @@ export interface ModelDescription {
 export interface SchemaDescription {
   readonly version: SchemaDefinition['version'];
   readonly role: string;
+  /** The roles that users can be given; for Admin, who gives them. */
+  readonly roles: readonly string[];
   readonly models: readonly ModelDescription[];
   /** The types of block that its fields may hold. */
   readonly blocks: readonly BlockDefinition[];
 }
 
 /**
- * The schema for who has `role`, as data for tools that draw lists and forms. It says nothing about tables, actions, or the rules of
- * others; models and fields that the role may neither read nor write are left out, and so is every rule that names such a field.
+ * The schema for who has `role`, as data for tools that draw lists and forms. It says nothing about tables or the rules of others;
+ * models and fields that the role may neither read nor write are left out, and so is every rule that names such a field.
  */
 export function describeSchema(schema: SchemaDefinition, role: string): SchemaDescription {
   const access = accessOfRole(schema, role);
@@ -63,7 +71,8 @@ export function describeSchema(schema: SchemaDefinition, role: string): SchemaDe
     const visible = models.find(({ name }) => name === model.name)?.fields ?? [];
     for (const block of reachableBlocks(model, visible)) blocks.set(block.name, block);
   }
-  return { version: schema.version, role, models, blocks: [...blocks.values()] };
+  const roles = role === ADMIN ? schema.roles : [];
+  return { version: schema.version, role, roles, models, blocks: [...blocks.values()] };
 }
 
 function describeModel(role: RoleAccess, model: ModelDefinition): ModelDescription | null {
@@ -124,10 +133,18 @@ function describeModel(role: RoleAccess, model: ModelDefinition): ModelDescripti
     uniques: model.uniques
       .filter((unique) => isKnown([...unique.fields, ...(unique.where ? conditionFields(unique.where) : [])]))
       .map((unique) => ({ fields: unique.fields, isPartial: unique.where !== null })),
+    indexes: model.indexes.filter(isKnown),
     checks: model.checks.filter(({ condition }) => isKnown(conditionFields(condition))),
+    actions: model.actions.filter(
+      ({ event, changedAny, fieldEquals }) =>
+        grants[SET_OFF_BY[event]] !== null && isKnown([...(changedAny ?? []), ...Object.keys(fieldEquals ?? {})]),
+    ),
     access,
   };
 }
+
+/** By which operation an action's event comes about. */
+const SET_OFF_BY = { created: 'create', updated: 'update', deleted: 'delete' } as const;
 
 function describeUi({ title, list, ...words }: ModelUi, known: ReadonlySet<string>): ModelUi {
   return {

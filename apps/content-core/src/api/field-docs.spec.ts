@@ -8,9 +8,8 @@ const described = fillInDocs(
     "A sale in the making." type Deal { id: ID title: String companyId: ID "By then." closesOn: String stage: DealStage }
     enum DealStage { Open Won }
     input DealWhere { and: [DealWhere] closesOn: String companyId: ID }
-    type DealAggregateSum { amount: Float }
     type Note { body: String }
-    type Mutation { createDeal(input: CreateDealInput): Deal sum: DealAggregateSum }
+    type Mutation { createDeal(input: CreateDealInput): Deal }
     input CreateDealInput { title: String }
   `),
 );
@@ -47,7 +46,6 @@ test('what was said stays, and the rest is told by what it is', () => {
     'Deal.title': 'Title.',
     'DealWhere.and': 'All of these must hold.',
     'DealWhere.closesOn': 'A condition on closes on.',
-    'DealAggregateSum.amount': 'The sum of amount.',
     CreateDealInput: 'What a new one is made with.',
     DealConnection: 'A page of a list.',
     DealStage: 'Deal stage.',

@@ -53,7 +53,6 @@ const TYPES: readonly (readonly [RegExp, string])[] = [
   [/^Mutation$/, 'What can be changed.'],
   [/^Subscription$/, 'What can be followed as it happens.'],
   [/^Direction$/, 'The way of an order.'],
-  [/AggregateField$/, 'The fields that groups can be made of.'],
   [/Connection$/, 'A page of a list.'],
   [/Edge$/, 'An entry of a page, with its cursor.'],
   [/IsFilter$/, 'Conditions on the record that it belongs to; all that are given must hold.'],
@@ -64,15 +63,7 @@ const TYPES: readonly (readonly [RegExp, string])[] = [
 ];
 
 /** What a field of a type means, by the type's name; `$` is the name of the field in words. */
-const FIELDS_OF: readonly (readonly [RegExp, string])[] = [
-  [/Where$/, 'A condition on $.'],
-  [/Order$/, 'By $.'],
-  [/AggregateGroup$/, 'The value of $ that they share.'],
-  [/AggregateSum$/, 'The sum of $.'],
-  [/AggregateAvg$/, 'The mean of $.'],
-  [/AggregateMin$/, 'The smallest value of $.'],
-  [/AggregateMax$/, 'The greatest value of $.'],
-];
+const FIELDS_OF: readonly (readonly [RegExp, string])[] = [[/Where$/, 'A condition on $.']];
 
 /**
  * Gives everything in a schema that says nothing of itself a sentence, so that its documentation has no gap: what authors and

@@ -31,6 +31,7 @@ import {
 } from '@atomo-cc/schema';
 import { argumentsKeyOf, DateScalar, DateTimeScalar, JsonScalar, PageInfo } from '../api/index.js';
 import { historyConnection } from './history-types.js';
+import { ModelDocs } from './model-docs.js';
 import { AGGREGATES, isGroupable, isNumeric } from './query-compiler.js';
 
 /** The fields that every record has. */
@@ -51,8 +52,11 @@ const IDS = new GraphQLNonNull(new GraphQLList(new GraphQLNonNull(GraphQLID)));
  */
 export class ModelTypes {
   private readonly made = new Map<string, unknown>();
+  private readonly docs: ModelDocs;
 
-  constructor(private readonly access: RoleAccess) {}
+  constructor(private readonly access: RoleAccess) {
+    this.docs = new ModelDocs(access);
+  }
 
   record(model: ModelDefinition): GraphQLObjectType {
     return this.once(
@@ -60,13 +64,16 @@ export class ModelTypes {
       () =>
         new GraphQLObjectType({
           name: model.name,
-          description: model.description,
+          description: this.docs.model(model),
           fields: () => ({
             ...this.own(model),
             ...Object.fromEntries(model.fields.flatMap((field) => this.outputFields(model, field))),
             ...Object.fromEntries(model.fields.flatMap((field) => this.blocksView(model, field))),
             ...Object.fromEntries(
-              model.computed.map(({ name, description }) => [name, { type: GraphQLString, description }]),
+              model.computed.map((computed) => [
+                computed.name,
+                { type: GraphQLString, description: this.docs.computed(model, computed) },
+              ]),
             ),
             ...Object.fromEntries(model.relations.map((relation) => [relation.name, this.list(relation)])),
           }),
@@ -138,7 +145,10 @@ export class ModelTypes {
         name: `${name}Group`,
         description: 'The values that the records of a group share; null also in fields that were not grouped by.',
         fields: Object.fromEntries(
-          model.fields.filter(isGroupable).map((field) => [inputName(field), { type: this.scalar(model, field) }]),
+          model.fields.filter(isGroupable).map((field) => {
+            const description = this.docs.subject(model, inputName(field), field, 'What they share of');
+            return [inputName(field), { type: this.scalar(model, field), description }];
+          }),
         ),
       });
       if (model.fields.some(isGroupable)) fields['group'] = { type: new GraphQLNonNull(group) };
@@ -147,7 +157,7 @@ export class ModelTypes {
         const isWide = measure === 'sum' || measure === 'avg';
         const own = numeric.map((field): [string, GraphQLFieldConfig<unknown, unknown>] => {
           const type = field.type === 'integer' && isWide ? GraphQLFloat : this.scalar(model, field);
-          return [field.name, { type, description: field.description }];
+          return [field.name, { type, description: this.docs.subject(model, field.name, field, MEASURES[measure]) }];
         });
         const type = new GraphQLObjectType({
           name: `${name}${capital(measure)}`,
@@ -166,7 +176,12 @@ export class ModelTypes {
     if (names.length === 0) return null;
     return this.once(
       `${model.name}AggregateField`,
-      (name) => new GraphQLEnumType({ name, values: Object.fromEntries(names.map((field) => [field, {}])) }),
+      (name) =>
+        new GraphQLEnumType({
+          name,
+          description: `The fields by whose values ${model.plural} can be grouped.`,
+          values: Object.fromEntries(names.map((field) => [field, {}])),
+        }),
     );
   }
 
@@ -190,7 +205,7 @@ export class ModelTypes {
         const isNeeded = mode === 'create' && isDemanded(field);
         fields[inputName(field)] = {
           type: isNeeded ? new GraphQLNonNull(type) : type,
-          description: field.description,
+          description: this.docs.field(model, field),
         };
       }
       for (const { input, target, description } of linksOf(model).filter((each) => written.has(each.input))) {
@@ -200,7 +215,11 @@ export class ModelTypes {
           description: description === null ? told : `${description} ${told}`,
         };
       }
-      return new GraphQLInputObjectType({ name, fields });
+      const description =
+        mode === 'create'
+          ? `What a new ${model.name} is made with.`
+          : `What is to be changed of a ${model.name}. What is left out stays as it is; null empties a field.`;
+      return new GraphQLInputObjectType({ name, description, fields });
     });
   }
 
@@ -210,7 +229,7 @@ export class ModelTypes {
       (name) =>
         new GraphQLInputObjectType({
           name,
-          description: 'All given conditions must hold.',
+          description: `Conditions on ${model.plural}; all that are given must hold.`,
           fields: (): GraphQLInputFieldConfigMap => ({
             and: { type: new GraphQLList(new GraphQLNonNull(this.where(model))) },
             or: { type: new GraphQLList(new GraphQLNonNull(this.where(model))) },
@@ -224,14 +243,34 @@ export class ModelTypes {
             }),
             ...Object.fromEntries(
               model.fields.flatMap((field) => [
-                [inputName(field), { type: this.fieldFilter(model, field) }],
+                [
+                  inputName(field),
+                  {
+                    type: this.fieldFilter(model, field),
+                    description: this.docs.subject(model, inputName(field), field, 'A condition on'),
+                  },
+                ],
                 ...(followsField(this.access, field)
-                  ? [[field.name, { type: this.relationFilter(field.target!, ONE) }]]
+                  ? [
+                      [
+                        field.name,
+                        {
+                          type: this.relationFilter(field.target!, ONE),
+                          description: `A condition on the ${field.target} in \`${field.name}\`.`,
+                        },
+                      ],
+                    ]
                   : []),
               ]),
             ),
             ...Object.fromEntries(
-              model.relations.map(({ name: of, target }) => [of, { type: this.relationFilter(target, MANY) }]),
+              model.relations.map(({ name: of, target }) => [
+                of,
+                {
+                  type: this.relationFilter(target, MANY),
+                  description: `A condition on the ${this.target(target).plural} in \`${of}\`.`,
+                },
+              ]),
             ),
           }),
         }),
@@ -249,7 +288,9 @@ export class ModelTypes {
       return new GraphQLInputObjectType({
         name,
         description: 'Exactly one field an entry. Records without a value come last either way.',
-        fields: Object.fromEntries(names.map((field) => [field, { type: this.direction() }])),
+        fields: Object.fromEntries(
+          names.map((field) => [field, { type: this.direction(), description: `By \`${field}\`.` }]),
+        ),
       });
     });
   }
@@ -281,10 +322,12 @@ export class ModelTypes {
     field: FieldDefinition,
   ): [string, GraphQLFieldConfig<unknown, unknown>][] {
     // A row older than the demand may lack the value, so nothing but the API's own fields is promised to be there.
-    const own = [inputName(field), { type: this.scalar(model, field), description: field.description }] as const;
+    const description = this.docs.field(model, field);
+    const own = [inputName(field), { type: this.scalar(model, field), description }] as const;
     if (!followsField(this.access, field)) return [[...own]];
     const target = this.target(field.target!);
-    return [[...own], [field.name, { type: this.record(target), description: field.description }]];
+    const followed = field.description ?? `The ${target.name} that \`${inputName(field)}\` names.`;
+    return [[...own], [field.name, { type: this.record(target), description: followed }]];
   }
 
   /** The blocks of a field by their types; the field itself has them as the JSON in which they are written. */
@@ -328,7 +371,7 @@ export class ModelTypes {
       (name) =>
         new GraphQLObjectType({
           name,
-          description: block.description,
+          description: block.description ?? `A block of the type ${block.name}.`,
           fields: () => ({
             type: { type: new GraphQLNonNull(GraphQLString), description: block.name },
             ...Object.fromEntries(
@@ -339,7 +382,7 @@ export class ModelTypes {
                     field.type === 'blocks'
                       ? this.blockList(model, `${name}${capital(field.name)}`, field)
                       : this.scalar({ name }, field),
-                  description: field.description,
+                  description: this.docs.blockField(field),
                 },
               ]),
             ),
@@ -385,7 +428,7 @@ export class ModelTypes {
     );
     return {
       type: new GraphQLNonNull(type),
-      description,
+      description: description ?? `The ${target.plural} that belong to it.`,
       args: {
         where: { type: this.where(target) },
         orderBy: { type: new GraphQLList(new GraphQLNonNull(this.order(target))) },
@@ -450,7 +493,11 @@ export class ModelTypes {
         return this.once(
           `${model.name}${capital(field.name)}`,
           (name) =>
-            new GraphQLEnumType({ name, values: Object.fromEntries(field.values!.map((value) => [value, {}])) }),
+            new GraphQLEnumType({
+              name,
+              description: `What \`${model.name}.${field.name}\` may be.`,
+              values: Object.fromEntries(field.values!.map((value) => [value, {}])),
+            }),
         );
     }
   }
@@ -512,6 +559,14 @@ export class ModelTypes {
     return this.made.get(name) as Type;
   }
 }
+
+/** What is measured of a field, by the measure's name. */
+const MEASURES: Readonly<Record<(typeof AGGREGATES)[number], string>> = {
+  sum: 'The sum of',
+  avg: 'The mean of',
+  min: 'The smallest',
+  max: 'The greatest',
+};
 
 /** The filters of relations to one record and to many. */
 const ONE = {

@@ -164,7 +164,7 @@ function partOf(
     if (creates) {
       mutation[`create${model.name}`] = {
         ...answer,
-        description: unseen,
+        description: `Makes a new ${model.name}. ${unseen}`,
         args: { input: { type: new GraphQLNonNull(creates) }, idempotencyKey },
         resolve: async (_source, args: CommandArguments, context, info) => {
           const made = await commands.create({ ...commandOf(args), model, context });
@@ -176,7 +176,7 @@ function partOf(
     if (updates)
       mutation[`update${model.name}`] = {
         ...answer,
-        description: `Changes the fields that are given; null empties a field. ${unseen}`,
+        description: `Changes the given fields of the ${model.name} with this id; null empties a field. ${unseen}`,
         args: {
           id: { type: new GraphQLNonNull(GraphQLID) },
           input: { type: new GraphQLNonNull(updates) },
