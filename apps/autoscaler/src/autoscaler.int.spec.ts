@@ -262,16 +262,30 @@ describe('the autoscaler', () => {
     for (const body of [{ workers: 0 }, { workers: 1.5 }, { workers: '2' }, {}, [], 7, { workers: 1, more: 1 }]) {
       expect(await fault(await scale(url, body))).toEqual(coded(400, 'VALIDATION_ERROR', /./));
     }
+    const post = (body: string, type: string) =>
+      ask(url, '/scale', { method: 'POST', body, headers: { ...AUTH, 'content-type': type } });
+    for (const [body, type] of [
+      [`${'{"workers":'.repeat(100_000)}1${'}'.repeat(100_000)}`, 'application/json'],
+      [JSON.stringify({ workers: 1, more: 'x'.repeat(2 ** 20) }), 'application/json'],
+      ['workers=1', 'application/x-www-form-urlencoded'],
+      ['{"workers":1}', 'text/plain'],
+    ] as const) {
+      expect(await fault(await post(body, type))).toEqual(coded(400, 'VALIDATION_ERROR', /body/i));
+    }
     expect(await fault(await ask(url, '/decisions?limit=1000'))).toEqual(coded(400, 'VALIDATION_ERROR', /limit/));
     expect(await fault(await ask(url, '/nothing'))).toEqual(coded(404, 'NOT_FOUND', /./));
+    const token = 'ops_secret-of-this-test-1';
     const guarded = await anAutoscaler({
       AUTOSCALER_PROVIDER: 'none',
       ATOMO_MODE: 'production',
-      AUTOSCALER_TOKEN: 'ops_secret',
+      AUTOSCALER_TOKEN: token,
     });
     expect((await ask(guarded.url, '/queues')).status).toBe(401);
-    expect((await ask(guarded.url, '/queues', { headers: { authorization: 'Bearer ops_secret' } })).status).toBe(200);
+    expect((await ask(guarded.url, '/queues', { headers: { authorization: `Bearer ${token}` } })).status).toBe(200);
     expect((await ask(guarded.url, '/health/live')).status).toBe(200);
+    expect(() => autoscalerConfig({ ...environment, ATOMO_MODE: 'production', AUTOSCALER_TOKEN: 'ops_short' })).toThrow(
+      'AUTOSCALER_TOKEN has 9 characters; at least 22 are needed.',
+    );
   });
 
   it('queues abandoned jobs again, on the leader only', async () => {

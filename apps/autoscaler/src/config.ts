@@ -4,6 +4,8 @@ import { count, loadConfig, requireSecret, servicePort, serviceVariables, str, u
 
 /** The operators' token of the embedded mode. Anywhere else it is refused. */
 const DEVELOPMENT_TOKEN = 'ops_dev';
+/** Characters of another one: what 16 random bytes take at least, since nothing slows down who guesses. */
+const SHORTEST_TOKEN = 22;
 
 const variables = {
   ...serviceVariables,
@@ -66,15 +68,22 @@ export function autoscalerConfig(environment: Readonly<Record<string, string | u
       `FLY_API_TOKEN is not set, and AUTOSCALER_PROVIDER is fly. Example: FLY_API_TOKEN=${example}`,
     );
   }
+  const token = requireSecret(
+    config.ATOMO_MODE,
+    'AUTOSCALER_TOKEN',
+    config.AUTOSCALER_TOKEN,
+    DEVELOPMENT_TOKEN,
+    variables.AUTOSCALER_TOKEN.example ?? '',
+  );
+  if (token.length < SHORTEST_TOKEN && token !== DEVELOPMENT_TOKEN) {
+    throw new CodedError(
+      'CONFIG_INVALID',
+      `AUTOSCALER_TOKEN has ${token.length} characters; at least ${SHORTEST_TOKEN} are needed. Example: AUTOSCALER_TOKEN=${variables.AUTOSCALER_TOKEN.example}`,
+    );
+  }
   return {
     ...config,
-    AUTOSCALER_TOKEN: requireSecret(
-      config.ATOMO_MODE,
-      'AUTOSCALER_TOKEN',
-      config.AUTOSCALER_TOKEN,
-      DEVELOPMENT_TOKEN,
-      variables.AUTOSCALER_TOKEN.example ?? '',
-    ),
+    AUTOSCALER_TOKEN: token,
     /** In production the endpoints tell what runs where to operators only. */
     readsNeedToken: config.ATOMO_MODE !== 'embedded',
     workerLogs: config.ATOMO_HOME === '' ? undefined : path.resolve(config.ATOMO_HOME, 'logs'),

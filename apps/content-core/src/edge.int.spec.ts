@@ -124,6 +124,27 @@ test.each([
   expect(JSON.stringify(((await response.json()) as Record<string, unknown>)[member])).toContain('VALIDATION_ERROR');
 });
 
+test.each(['/auth/login', '/auth/refresh', '/auth/password', '/graphql'])(
+  'a body at %s that is nested without end, or is a form, is refused with a code and leaves the log quiet',
+  async (path) => {
+    const before = core.output().length;
+    const deep = (open: string, close: string, times: number) => `${open.repeat(times)}1${close.repeat(times)}`;
+    for (const [body, type] of [
+      [deep('[', ']', 400_000), 'application/json'],
+      [deep('{"a":', '}', 100_000), 'application/json'],
+      [`{"email":${deep('{"a":', '}', 5_000)},"query":${deep('[', ']', 5_000)}}`, 'application/json'],
+      ['email=admin%40atomo.local&password=atomo-dev', 'application/x-www-form-urlencoded'],
+      ['{"email":"admin@atomo.local","password":"atomo-dev"}', 'text/plain'],
+    ] as const) {
+      const headers = { authorization: `Bearer ${token}`, 'content-type': type };
+      const response = await fetch(core.url + path, { method: 'POST', body, headers });
+      expect([400, 415]).toContain(response.status);
+      expect(await response.text()).toContain('VALIDATION_ERROR');
+    }
+    expect(core.output().slice(before)).toBe('');
+  },
+);
+
 test('every answer has the headers that keep browsers from framing, running and guessing', async () => {
   for (const response of [
     await graphql({}),

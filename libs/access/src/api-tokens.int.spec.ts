@@ -71,6 +71,7 @@ test('a token acts as its role in its tenant, narrowed to its scopes, under a na
     tenantId: DEFAULT_TENANT_ID,
     role: 'Viewer',
     scopes: ['read'],
+    tokenId: apiToken.id,
     actor: `token:${apiToken.id}`,
   });
   requireScope(principal, 'read');

@@ -9,6 +9,7 @@ import {
   SYSTEM_ROLE,
   type SystemDatabase,
   tenantTable,
+  type Tx,
 } from '@atomo-cc/platform/postgres';
 import { recordAccess } from './access-log.js';
 import { Beliefs } from './beliefs.js';
@@ -129,6 +130,12 @@ interface Known {
 /** True for what may be a token of a machine; an access token of a person never is. */
 export function isApiToken(token: string): boolean {
   return token.startsWith(API_TOKEN_PREFIX);
+}
+
+/** A token of the transaction's tenant, whether it holds or not; undefined when there is none of that id. */
+export async function findApiToken(tx: Tx, id: string): Promise<ApiToken | undefined> {
+  const [row] = await tx.query<TokenRow>(`select ${COLUMNS} from api_tokens where id = $1`, [id]);
+  return row && tokenOf(row);
 }
 
 /** Makes, lists and revokes tokens for machines, and says who comes with one. One per process, because it remembers. */
@@ -254,7 +261,7 @@ export class ApiTokens {
         await tx.execute('update api_tokens set last_used_at = $2 where id = $1', [row.id, new Date(now)]);
       }
       const { id, tenant_id: tenantId, role, scopes, expires_at } = row;
-      const principal = { tenantId, role, scopes, actor: `token:${id}` };
+      const principal = { tenantId, role, scopes, tokenId: id, actor: `token:${id}` };
       return { principal, expiresAt: expires_at?.getTime() ?? Infinity };
     });
   }

@@ -14,7 +14,7 @@ export {
   rotateApiKey,
 } from './api-keys.js';
 export type { ApiKey, ApiKeyPermission, ApiKeyRequest } from './api-keys.js';
-export { ApiTokens, API_TOKEN_PREFIX } from './api-tokens.js';
+export { ApiTokens, API_TOKEN_PREFIX, findApiToken } from './api-tokens.js';
 export type { ApiToken, NewApiToken } from './api-tokens.js';
 export { Callers } from './callers.js';
 export { Logins } from './logins.js';

@@ -15,6 +15,8 @@ export interface Principal {
   readonly userId?: UserId;
   /** The session that the person is in. */
   readonly sessionId?: string;
+  /** The token that a machine comes with; absent for a person. */
+  readonly tokenId?: string;
   /** What a token is narrowed to; a person has all. */
   readonly scopes: readonly Scope[];
 }

@@ -27,6 +27,7 @@ import { renderGraphiQL } from '@graphql-yoga/render-graphiql';
 import { apiError, API_ERRORS, isCodedError, uuidv7, type CodedError } from '@atomo-cc/kernel';
 import { requireScope, type Origin, type Principal } from '@atomo-cc/access';
 import { callerAddress, type IsTrusted } from '@atomo-cc/platform/config';
+import { isTooDeep } from '@atomo-cc/platform/lifecycle';
 import type { Logger } from '@atomo-cc/platform/logging';
 import { currentTraceparent, isTracing, withSpan } from '@atomo-cc/platform/telemetry';
 import { brokenLimit, MAX_DEPTH, readDocument, tooDeepVariable, UnconditionalSubscription } from './document-limits.js';
@@ -674,12 +675,6 @@ function unlessTooDeep<Result>(read: () => Result): Result {
     const extensions = { code: 'QUERY_TOO_COMPLEX', limit: 'MAX_DEPTH', max: MAX_DEPTH };
     throw new GraphQLError('The document is nested too deeply.', { extensions });
   }
-}
-
-/** True for the error of a stack that is used up. By its name, since there may be several RangeErrors in one process. */
-function isTooDeep(error: unknown): boolean {
-  const { name, message } = (error ?? {}) as Partial<Error>;
-  return name === 'RangeError' && message === 'Maximum call stack size exceeded';
 }
 
 /** Where in the document an error arose, as far as it is known. */

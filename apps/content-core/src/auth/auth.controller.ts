@@ -2,7 +2,9 @@ import { Body, Controller, Get, Header, HttpCode, Inject, Post, Req } from '@nes
 import { IsString, Matches, MaxLength, MinLength } from 'class-validator';
 import type { FastifyRequest } from 'fastify';
 import {
+  type ApiToken,
   EMAIL_PATTERN,
+  findApiToken,
   findUser,
   type Grant,
   Logins,
@@ -94,9 +96,14 @@ export class AuthController {
   }
 
   @Get('me')
-  async me(@Req() request: FastifyRequest): Promise<Grant['user']> {
-    const { tenantId, userId } = requirePerson(principalOf(request));
-    const user = await this.database.transaction(tenantId, (tx) => findUser(tx, userId));
+  async me(@Req() request: FastifyRequest): Promise<Grant['user'] | ApiToken> {
+    const { tenantId, userId, tokenId } = principalOf(request);
+    if (tokenId !== undefined) {
+      const token = await this.database.transaction(tenantId, (tx) => findApiToken(tx, tokenId));
+      if (!token) throw apiError('NOT_FOUND', 'This token is no more.');
+      return token;
+    }
+    const user = userId && (await this.database.transaction(tenantId, (tx) => findUser(tx, userId)));
     if (!user) throw apiError('NOT_FOUND', 'This user is no more.');
     return { id: user.id, email: user.email, name: user.name, role: user.role };
   }

@@ -2,7 +2,7 @@ import type { FastifyInstance } from 'fastify';
 import { GraphQLBoolean, GraphQLInt } from 'graphql';
 import { createClient } from 'graphql-ws';
 import { WebSocket } from 'ws';
-import { type Access, accessEntities, accessMigrations, openAccess } from '@atomo-cc/access';
+import { type Access, accessEntities, accessMigrations, Accounts, openAccess } from '@atomo-cc/access';
 import { EventCodec, eventStoreMigrations, SubjectKeys } from '@atomo-cc/event-store';
 import { ATOMO_EVENTS } from '@atomo-cc/events';
 import { LOGGER, type RunningService, startService } from '@atomo-cc/platform/lifecycle';
@@ -13,6 +13,7 @@ import { auditApi } from '../events/index.js';
 import type { Json } from '../testing/index.js';
 import { AuthModule } from './auth.module.js';
 import { sessionsApi } from './sessions-api.js';
+import { usersApi } from '../users/index.js';
 import { tokensApi } from './tokens-api.js';
 
 const ADMIN = { email: 'ada@example.com', password: 'a long passphrase' };
@@ -49,6 +50,7 @@ beforeAll(async () => {
     PROBE,
     sessionsApi(access.sessions),
     tokensApi(access.tokens, database.app, ['Viewer']),
+    usersApi(new Accounts(database.app, codec, ['Viewer']), () => undefined),
     auditApi(database.app, codec),
   ];
   service = await startService({
@@ -149,8 +151,27 @@ test('a token does what its scopes say, by GraphQL and by REST, and the log tell
   expect(denials.data.auditLog.nodes[0].address).toBe('127.0.0.1');
 });
 
-test('a token cannot make tokens, choose passwords or look at sessions, whatever its role', async () => {
+test('a token is told what it is, whatever its scopes', async () => {
+  for (const scopes of [['read'], ['read', 'write']]) {
+    const { id, token } = await aToken(scopes, 'Viewer');
+    const me = await rest(token, 'GET', '/auth/me');
+    expect(me.status).toBe(200);
+    const said = { id, name: 'a machine', prefix: token.slice(0, 12), role: 'Viewer', scopes, expiresAt: null };
+    expect(await me.json()).toMatchObject(said);
+    expect((await ask(token, '{ me { id role } }')).data.me).toEqual({ id: null, role: 'Viewer' });
+  }
+});
+
+test('a token cannot make tokens or users, choose passwords or look at sessions, whatever its role', async () => {
   const { token } = await aToken(['read', 'write']);
+  for (const change of [
+    'createUser(input: {email: "to-stay@example.com", role: "Admin", password: "a long passphrase"})',
+    'updateUser(id: "00000000-0000-7000-8000-000000000001", input: {role: "Admin"})',
+    'resetPassword(id: "00000000-0000-7000-8000-000000000001", password: "a long passphrase")',
+    'deleteUser(id: "00000000-0000-7000-8000-000000000001")',
+  ]) {
+    expect(codes(await ask(token, `mutation { ${change} { id } }`))).toEqual(['FORBIDDEN']);
+  }
   const input = { name: 'to stay', role: 'Admin', scopes: ['read'] };
   expect(codes(await ask(token, CREATE, { input }))).toEqual(['FORBIDDEN']);
   expect(codes(await ask(token, '{ sessions { id } }'))).toEqual(['FORBIDDEN']);

@@ -8,7 +8,7 @@ import {
   GraphQLObjectType,
   GraphQLString,
 } from 'graphql';
-import type { Accounts, User } from '@atomo-cc/access';
+import { type Accounts, type By, requirePerson, type User } from '@atomo-cc/access';
 import { apiError, isUuid, type TenantId, type UserId } from '@atomo-cc/kernel';
 import {
   type ApiContext,
@@ -82,6 +82,12 @@ const UpdateUserInput = new GraphQLInputObjectType({
 
 const reason = { type: GraphQLString, description: 'Why, for the audit log.' };
 
+/** The person who changes users. A token may not: who steals one must not be able to make a login and stay. @throws CodedError FORBIDDEN */
+function personOf(context: ApiContext, why: string | null | undefined): By {
+  requirePerson(context.principal);
+  return byOf(context, why);
+}
+
 /**
  * The fields by which an Admin manages the users of the own tenant. A changed role, and the end of sessions, holds within 5 s
  * everywhere, for open sockets and subscriptions too.
@@ -114,34 +120,36 @@ export function usersApi(accounts: Accounts, onAppended: (tenant: TenantId) => v
     mutation: {
       createUser: {
         type: user,
-        description: 'Makes a user of your tenant. For an Admin.',
+        description: 'Makes a user of your tenant. For an Admin who has logged in.',
         args: { input: { type: new GraphQLNonNull(CreateUserInput) }, reason },
         resolve: (_source, { input, reason: why }: CreateArguments, context: ApiContext) => {
           const account = { ...input, name: input.name ?? undefined };
-          return changed(context, accounts.create(context.principal.tenantId, account, byOf(context, why)));
+          return changed(context, accounts.create(context.principal.tenantId, account, personOf(context, why)));
         },
       },
       updateUser: {
         type: user,
-        description: 'Gives a user another role or name, or shuts them out. The last Admin stays one. For an Admin.',
+        description:
+          'Gives a user another role or name, or shuts them out. The last Admin stays one. For an Admin who has logged in.',
         args: { id: { type: required.id }, input: { type: new GraphQLNonNull(UpdateUserInput) }, reason },
         resolve: (_source, { id, input, reason: why }: UpdateArguments, context: ApiContext) => {
           const { role, name, disabled } = input;
           const change = { role: role ?? undefined, name: name ?? undefined, disabled: disabled ?? undefined };
           const { tenantId } = context.principal;
-          return changed(context, accounts.update(tenantId, userIdOf(id), change, byOf(context, why)));
+          return changed(context, accounts.update(tenantId, userIdOf(id), change, personOf(context, why)));
         },
       },
       deleteUser: {
         type: user,
-        description: 'Removes a user and ends their sessions. What they did stays in the log. For an Admin.',
+        description:
+          'Removes a user and ends their sessions. What they did stays in the log. For an Admin who has logged in.',
         args: { id: { type: required.id }, reason },
         resolve: (_source, { id, reason: why }: UserArguments, context: ApiContext) =>
-          changed(context, accounts.delete(context.principal.tenantId, userIdOf(id), byOf(context, why))),
+          changed(context, accounts.delete(context.principal.tenantId, userIdOf(id), personOf(context, why))),
       },
       resetPassword: {
         type: user,
-        description: 'Gives a user another password and ends their sessions. For an Admin.',
+        description: 'Gives a user another password and ends their sessions. For an Admin who has logged in.',
         args: { id: { type: required.id }, password: { type: required.string }, reason },
         resolve: (
           _source,
@@ -149,7 +157,7 @@ export function usersApi(accounts: Accounts, onAppended: (tenant: TenantId) => v
           context: ApiContext,
         ) => {
           const { tenantId } = context.principal;
-          return changed(context, accounts.update(tenantId, userIdOf(id), { password }, byOf(context, why)));
+          return changed(context, accounts.update(tenantId, userIdOf(id), { password }, personOf(context, why)));
         },
       },
     },

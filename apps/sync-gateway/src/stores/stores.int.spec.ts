@@ -13,6 +13,7 @@ let gateway: TestGateway;
 
 beforeAll(async () => {
   database = await aDatabase(gatewayMigrations);
+  await database.asOwner(`insert into tenants (id, name, slug) values ($1, 'Other', 'other')`, [OTHER_TENANT]);
   gateway = await TestGateway.start(database.url);
 }, 30_000);
 
@@ -32,6 +33,16 @@ describe('the admin routes', () => {
     expect(await admin('GET', '/stores', key)).toMatchObject(error(403, 'FORBIDDEN'));
     expect(await admin('GET', '/stores', 'sk_admin_wrong')).toMatchObject(error(401, 'UNAUTHORIZED'));
     expect(await admin('GET', '/stores', 'sk_admin_dev')).toMatchObject({ status: 200 });
+    // Nor is the tenant that a store's key names of any account, and forms say nothing.
+    for (const way of [`/stores?tenantId=${OTHER_TENANT}`, `/stores/${NOBODY}/keys?tenantId=${OTHER_TENANT}`]) {
+      expect(await admin('GET', way, key)).toMatchObject(error(403, 'FORBIDDEN'));
+    }
+    const form = await fetch(`${gateway.url}/api/v1/admin/stores`, {
+      method: 'POST',
+      headers: { 'x-api-key': 'sk_admin_dev', 'content-type': 'application/x-www-form-urlencoded' },
+      body: 'name=x',
+    });
+    expect(form.status).toBe(400);
     // The master key is no store's key, and sockets do not know it.
     expect(await gateway.call('GET', '/api/v1/files', 'sk_admin_dev')).toMatchObject(error(401, 'UNAUTHORIZED'));
     await expect(gateway.connect('sk_admin_dev')).rejects.toThrow('INVALID_KEY');
@@ -103,7 +114,11 @@ describe('the admin routes', () => {
       ['POST', `/stores/${NOBODY}/keys`, { name: 'x', permissions: ['read'] }, 404, 'NOT_FOUND'],
       ['DELETE', `/stores/${id}/keys/${NOBODY}`, undefined, 404, 'NOT_FOUND'],
       ['GET', '/stores?tenantId=x', undefined, 400, 'VALIDATION_ERROR'],
+      ['POST', `/stores?tenantId=${NOBODY}`, { name: 'x' }, 404, 'NOT_FOUND'],
+      ['POST', '/stores', { name: 'x', tenantId: NOBODY }, 404, 'NOT_FOUND'],
       ['POST', '/stores', {}, 400, 'VALIDATION_ERROR'],
+      ['POST', '/stores', `${'['.repeat(400_000)}${']'.repeat(400_000)}`, 400, 'VALIDATION_ERROR'],
+      ['POST', '/stores', `{"name":${'['.repeat(200_000)}${']'.repeat(200_000)}}`, 400, 'VALIDATION_ERROR'],
       ['POST', '/stores', { name: '' }, 400, 'VALIDATION_ERROR'],
       ['POST', '/stores', { name: 'a\0b' }, 400, 'VALIDATION_ERROR'],
       ['POST', `/stores/${id}/keys`, { name: 'x', permissions: [] }, 400, 'VALIDATION_ERROR'],

@@ -61,13 +61,18 @@ function viewOf(row: StoreRow): StoreView {
   };
 }
 
-/** Makes an empty store of the tenant; without a quota of its own it has the gateway's. */
+/**
+ * Makes an empty store of the tenant; without a quota of its own it has the gateway's.
+ * @throws CodedError NOT_FOUND when there is no such tenant, or it is being deleted
+ */
 export async function createStore(
   tx: Tx,
   tenant: TenantId,
   name: string,
   quotaBytes: number | null,
 ): Promise<StoreView> {
+  const kept = await tx.query('select 1 from tenants where id = $1 and deleting_at is null', [tenant]);
+  if (kept.length === 0) throw syncError('NOT_FOUND', `There is no tenant ${tenant}.`);
   const [row] = await tx.query<StoreRow>(
     `insert into stores (tenant_id, id, name, quota_bytes) values ($1, $2, $3, $4) returning ${COLUMNS}`,
     [tenant, uuidv7(), name, quotaBytes],

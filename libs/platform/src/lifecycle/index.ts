@@ -1,2 +1,2 @@
-export { LOGGER, restError, runService, startService } from './service.js';
+export { isTooDeep, LOGGER, restError, runService, startService } from './service.js';
 export type { RunningService, ServiceOptions } from './service.js';

@@ -19,6 +19,9 @@ class Routes {
   @Post('echo') echo(@Body() body: unknown) {
     return { body };
   }
+  @Post('recursive') recursive(@Body() body: unknown): unknown {
+    return this.recursive([body]);
+  }
 }
 
 @Module({ controllers: [Routes] })
@@ -142,6 +145,24 @@ describe('errors of a route', () => {
     expect(answer.text).not.toMatch(/s3cret|stack|node_modules|\.ts:/);
     if (path !== '/%E0%A4%A') expect(answer.headers.get('x-request-id')).toMatch(/^[0-9a-f-]{36}$/);
   });
+
+  it('tell a body that is nested too deeply from a fault of ours that has used up the stack', async () => {
+    const { url } = await start();
+    const ask = (body: string) =>
+      get(`${url}/recursive`, { method: 'POST', body, headers: { 'content-type': 'application/json' } });
+    const deep = await ask(`${'['.repeat(400_000)}${']'.repeat(400_000)}`);
+    expect(deep).toMatchObject({ status: 400, body: { error: { code: 'VALIDATION_ERROR' } } });
+    expect(await ask('[[1]]')).toMatchObject({ status: 500, body: { error: { code: 'INTERNAL_ERROR' } } });
+  });
+
+  it.each(['application/x-www-form-urlencoded', 'text/plain', 'multipart/form-data; boundary=x', 'application/xml'])(
+    'refuse a body of %s, which a page of anybody could send without asking',
+    async (type) => {
+      const { url } = await start();
+      const answer = await get(`${url}/echo`, { method: 'POST', body: 'a=1', headers: { 'content-type': type } });
+      expect(answer).toMatchObject({ status: 400, body: { error: { message: expect.stringContaining('JSON') } } });
+    },
+  );
 
   it("carry the error's details", async () => {
     const { url } = await start();

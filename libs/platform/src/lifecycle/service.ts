@@ -29,6 +29,8 @@ import type { IsTrusted } from '../config/index.js';
 const STOP_TIMEOUT_MS = 280_000;
 /** The default limit of a request's body; routes that take files stream them and set their own. */
 const BODY_LIMIT = 1024 * 1024;
+/** Levels of a body that are looked through for the reason of a stack that is used up: far more than any shape of ours has. */
+const DEEP = 100;
 /**
  * What browsers are told with every answer: our answers are data, which no page of anybody is to frame, run or guess the type of.
  * A route that answers a page sets a policy of its own.
@@ -82,7 +84,7 @@ class CodedAnswers implements ExceptionFilter {
   catch(error: unknown, host: ArgumentsHost): void {
     const request = host.switchToHttp().getRequest<FastifyRequest>();
     const reply = host.switchToHttp().getResponse<FastifyReply>();
-    const { status, body } = restError(error);
+    const { status, body } = restError(isTooDeep(error) && isDeep(request.body) ? nestedTooDeeply() : error);
     if (status >= 500) this.logger.error({ req: request, err: error }, 'a request failed');
     if (reply.sent) return;
     if (status === 401) void reply.header('www-authenticate', 'Bearer');
@@ -156,8 +158,11 @@ export async function startService(options: ServiceOptions): Promise<RunningServ
   const app = await NestFactory.create<NestFastifyApplication>(root, adapter, {
     logger: nestLogger(logger),
     abortOnError: false,
+    // Nest's own parsers would take forms too, which a page of anybody can send without asking first.
+    bodyParser: false,
   });
   const fastify: FastifyInstance = app.getHttpAdapter().getInstance();
+  fastify.removeContentTypeParser('text/plain');
   traceRequests(fastify);
   await fastify.register(helmet, SECURITY_HEADERS);
   addOperatorRoutes(fastify, health, metrics, logger);
@@ -283,9 +288,30 @@ function fromFramework(error: unknown) {
   const given = statusCode ?? status ?? 500;
   if (given === 404) return apiError('NOT_FOUND', 'There is nothing at this address.');
   if (given === 413) return apiError('VALIDATION_ERROR', 'The body is larger than this route takes.');
+  if (given === 415)
+    return apiError('VALIDATION_ERROR', 'The body is to be JSON, with content-type: application/json.');
   if (given >= 400 && given < 500) return apiError('VALIDATION_ERROR', message ?? 'The request is malformed.');
   return apiError(
     'INTERNAL_ERROR',
     'Something went wrong on our side. The log has it under the x-request-id of this answer.',
   );
+}
+
+function nestedTooDeeply() {
+  return apiError('VALIDATION_ERROR', 'The body is nested too deeply.');
+}
+
+/** True for the error of a stack that is used up. By its name, since there may be several RangeErrors in one process. */
+export function isTooDeep(error: unknown): boolean {
+  const { name, message } = (error ?? {}) as Partial<Error>;
+  return name === 'RangeError' && message === 'Maximum call stack size exceeded';
+}
+
+/** Whether a value has more levels than any that is meant, so that it, and no fault of ours, has used up the stack. */
+function isDeep(value: unknown): boolean {
+  let level = [value];
+  for (let depth = 0; depth < DEEP && level.length > 0; depth += 1) {
+    level = level.flatMap((each) => (typeof each === 'object' && each !== null ? Object.values(each) : []));
+  }
+  return level.length > 0;
 }
