@@ -173,7 +173,7 @@ function judge(
     };
     const outcome = workspace.decide(author, intent);
     if (!op) return { outcome };
-    const answer = answerOf(op.id, intent, outcome);
+    const answer = answerOf(op.id, intent, outcome, author.canRead);
     const kept = { opId: op.id, fingerprint, answer };
     answered.set(op.id, kept);
     answers.push(kept);
@@ -184,16 +184,23 @@ function judge(
   }
 }
 
-function answerOf(opId: string, { kind }: Intent, { seq, changes, file, overwrote }: Outcome): OpDone {
+/** Who may not read learns no hash but that of what it sent. */
+function answerOf(
+  opId: string,
+  { kind }: Intent,
+  { seq, changes, file, overwrote }: Outcome,
+  canRead: boolean,
+): OpDone {
   const isOfFile = kind === 'put' || kind === 'delete' || kind === 'rename';
   return {
     opId,
     success: true,
     seq,
     changes: changes.length,
-    ...(isOfFile && { fileId: file?.id ?? changes[0]?.fileId ?? null, hash: file?.hash ?? null }),
+    ...(isOfFile && { fileId: file?.id ?? changes[0]?.fileId ?? null }),
+    ...(isOfFile && (canRead || kind !== 'rename') && { hash: file?.hash ?? null }),
     ...(changes.length === 0 && { unchanged: true as const }),
-    ...(overwrote && { overwrote }),
+    ...(overwrote && canRead && { overwrote }),
   };
 }
 

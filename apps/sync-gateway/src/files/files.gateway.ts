@@ -28,7 +28,10 @@ export class FilesGateway {
   @SubscribeMessage(CLIENT_EVENTS.created)
   async created(@ConnectedSocket() socket: ClientSocket, @MessageBody() payload: unknown): Promise<Ack> {
     const writer = await this.writer(socket);
-    return withHash(await this.writes.put(writer, parsePayload(CreatedFile, payload).path, '', 'keep'));
+    const outcome = await this.writes.put(writer, parsePayload(CreatedFile, payload).path, '', 'keep');
+    // The hash of what was there is for those alone who may read it.
+    const isTold = outcome.changes.length > 0 || writer.key.permissions.includes('read');
+    return isTold ? withHash(outcome) : { success: true, seq: outcome.seq };
   }
 
   @SubscribeMessage(CLIENT_EVENTS.modified)
