@@ -1,0 +1,87 @@
+import { once } from 'node:events';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { Server } from 'socket.io';
+import { type Ready, SERVER_EVENTS_2 } from '@atomo-cc/sync-protocol';
+import { GatewayServer } from './gateway.js';
+
+/** How much shorter the pauses between attempts are here. */
+const FASTER = 200;
+/** Timers of these lengths are pauses between attempts: half a second to half a minute, half of it random. */
+const isPause = (ms: number) => ms >= 250 && ms <= 30_000 && ms !== 15_000;
+
+const READY = { limits: {} } as Ready;
+
+afterEach(() => jest.restoreAllMocks());
+
+/** Shortens the pauses, and collects how long they would have been. */
+function collectPauses(): number[] {
+  const pauses: number[] = [];
+  const real = globalThis.setTimeout;
+  jest.spyOn(globalThis, 'setTimeout').mockImplementation(((run: () => void, ms = 0, ...rest: []) => {
+    if (!isPause(ms)) return real(run, ms, ...rest);
+    pauses.push(ms);
+    return real(run, ms / FASTER, ...rest);
+  }) as typeof setTimeout);
+  return pauses;
+}
+
+it('tries to connect for ever, with growing pauses, when nobody answers and after every cut (defect 20)', async () => {
+  const http = createServer();
+  http.listen(0, '127.0.0.1');
+  await once(http, 'listening');
+  const { port } = http.address() as AddressInfo;
+  // The address is known, and nobody answers there.
+  await new Promise((resolve) => http.close(resolve));
+  const pauses = collectPauses();
+  const calls: string[] = [];
+  let heard = () => {};
+  const note = (what: string) => {
+    calls.push(what);
+    heard();
+  };
+  const until = async (isThere: () => boolean) => {
+    while (!isThere()) await new Promise<void>((resolve) => (heard = resolve));
+  };
+  const client = new GatewayServer(
+    { url: `http://127.0.0.1:${port}`, key: 'sk_store_000000_x', device: { id: 'a', name: 'a' } },
+    READY,
+    {
+      cursor: () => {
+        // Asked for with each handshake that gets that far.
+        note('handshake');
+        return null;
+      },
+      changes: () => {},
+      head: () => {},
+      connected: () => note('connected'),
+      disconnected: () => note('disconnected'),
+      refused: (error) => note(error.message),
+    },
+  );
+  client.open();
+  const attempts = 12;
+  const tick = setInterval(() => heard(), 5);
+  await until(() => pauses.length >= attempts);
+  expect(calls).toEqual([]);
+  // Each is drawn from the upper half of what doubles up to half a minute.
+  for (const [place, pause] of pauses.entries()) {
+    const ceiling = Math.min(30_000, 500 * 2 ** place);
+    expect(pause).toBeGreaterThanOrEqual(ceiling / 2);
+    expect(pause).toBeLessThanOrEqual(ceiling);
+  }
+
+  const server = new Server(port, { transports: ['websocket'] });
+  server.on('connection', (socket) => socket.emit(SERVER_EVENTS_2.ready, READY));
+  const connections = () => calls.filter((call) => call === 'connected').length;
+  for (let cut = 1; cut <= 7; cut += 1) {
+    await until(() => connections() === cut);
+    // The server ends it, after which the client of Socket.IO would not come back by itself.
+    server.disconnectSockets(true);
+  }
+  await until(() => connections() === 8);
+  clearInterval(tick);
+  expect(calls.filter((call) => call === 'disconnected')).toHaveLength(7);
+  client.close();
+  await server.close();
+}, 30_000);
