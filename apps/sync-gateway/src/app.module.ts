@@ -9,6 +9,7 @@ import { FeedsModule } from './feeds/index.js';
 import { FilesModule } from './files/index.js';
 import { HandshakeModule } from './handshake/index.js';
 import { Protocol2Module } from './protocol2/index.js';
+import { SettingsModule } from './settings/index.js';
 import { SocketsModule } from './sockets/index.js';
 import { StoresModule } from './stores/index.js';
 import { UpkeepModule } from './upkeep/index.js';
@@ -47,6 +48,7 @@ export class AppModule {
         files,
         protocol2,
         ConnectionsModule.on(over(ground, feeds, handshake, files, protocol2)),
+        SettingsModule.on(ground),
         StoresModule.on(ground),
         UpkeepModule.with(system, bounds.retentionDays),
       ],

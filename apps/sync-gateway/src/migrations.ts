@@ -1,7 +1,9 @@
 import { accessMigrations } from '@atomo-cc/access';
 import type { Migration } from '@atomo-cc/platform/postgres';
+import { StoreDevices1700000300005 } from './audit/index.js';
 import { StoreBlobs1700000300003 } from './contents/index.js';
 import { FileContents1700000300004, StoreFiles1700000300002 } from './files/index.js';
+import { StoreSettings1700000300006 } from './settings/index.js';
 import { Stores1700000300001 } from './stores/index.js';
 
 /** Everything the gateway's tables need, in order. */
@@ -11,4 +13,6 @@ export const gatewayMigrations: readonly Migration[] = [
   StoreFiles1700000300002,
   StoreBlobs1700000300003,
   FileContents1700000300004,
+  StoreDevices1700000300005,
+  StoreSettings1700000300006,
 ];

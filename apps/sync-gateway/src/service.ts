@@ -4,9 +4,11 @@ import { Health } from '@atomo-cc/platform/health';
 import type { ServiceOptions } from '@atomo-cc/platform/lifecycle';
 import { AppDatabase, migrate, openAppDatabase, openSystemDatabase } from '@atomo-cc/platform/postgres';
 import {
+  asyncApi,
   DEVICE_HEADER,
   FRAME_LIMIT_BYTES,
   KEY_HEADER,
+  openApi,
   PART_LIMIT_BYTES,
   PUSH_LIMIT_BYTES,
   REST_BASE,
@@ -49,7 +51,8 @@ export async function gatewayService(config: GatewayConfig): Promise<ServiceOpti
 function configure(app: NestFastifyApplication): void {
   const fastify: FastifyInstance = app.getHttpAdapter().getInstance();
   fastify.addHook('onRoute', (route) => {
-    if (route.url.startsWith(`/${REST_BASE}/files`)) route.bodyLimit = FRAME_LIMIT_BYTES;
+    if (/^\/(?:files|settings)/.test(route.url.slice(`/${REST_BASE}`.length)) && route.url.startsWith(`/${REST_BASE}/`))
+      route.bodyLimit = FRAME_LIMIT_BYTES;
     if (route.url.startsWith(`/${REST_BASE_2}/ops`)) route.bodyLimit = 2 * PUSH_LIMIT_BYTES;
     if (route.url.startsWith(`/${REST_BASE_2}/blobs`)) route.bodyLimit = PART_LIMIT_BYTES;
   });
@@ -69,6 +72,7 @@ function configure(app: NestFastifyApplication): void {
   const database = app.get(AppDatabase);
   app.get(Health).add('postgres', () => database.ping());
   addProtocolHealth(fastify, database);
+  addDescriptions(fastify);
 }
 
 /** GET /health as protocol 1 has it, beside the /health/live and /health/ready of every service. */
@@ -85,4 +89,10 @@ function addProtocolHealth(fastify: FastifyInstance, database: AppDatabase): voi
       database: isUp ? 'connected' : 'disconnected',
     });
   });
+}
+
+/** What the gateway takes and gives, for programs that make clients and for people who read. */
+function addDescriptions(fastify: FastifyInstance): void {
+  const documents = { '/api/openapi.json': openApi(), '/api/asyncapi.json': asyncApi() };
+  for (const [path, document] of Object.entries(documents)) fastify.get(path, () => document);
 }

@@ -178,6 +178,18 @@ export async function listApiKeys(tx: Tx, storeId: string): Promise<ApiKey[]> {
   return rows.map(keyOf);
 }
 
+/** What keys are called, by id, those that ended too: for the log of what they did. */
+export async function nameApiKeys(
+  tx: Tx,
+  ids: readonly string[],
+): Promise<Map<string, { name: string; prefix: string }>> {
+  const rows = await tx.query<{ id: string; name: string; key_prefix: string }>(
+    'select id, name, key_prefix from api_keys where id = any($1::uuid[])',
+    [[...new Set(ids)]],
+  );
+  return new Map(rows.map((row) => [row.id, { name: row.name, prefix: row.key_prefix }]));
+}
+
 /** Revokes a key. False: the store has no such key, or it was revoked before. */
 export async function revokeApiKey(tx: Tx, storeId: string, keyId: string): Promise<boolean> {
   const changed = await tx.execute(

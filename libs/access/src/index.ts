@@ -10,6 +10,7 @@ export {
   hashApiKey,
   issueApiKey,
   listApiKeys,
+  nameApiKeys,
   revokeApiKey,
   rotateApiKey,
 } from './api-keys.js';

@@ -1,12 +1,19 @@
 import type { Branded } from '@atomo-cc/kernel';
 import type { ContentHash } from './hashes.js';
 import type { SyncPath } from './paths.js';
+import { named, shape } from './shape.js';
 
 /**
  * What a set of files comes to, whatever their order: 16 hex digits. Two sides with equal digests and counts at the same
  * `seq` hold the same files. It finds accidents; against an adversary it proves nothing.
  */
 export type Digest = Branded<'Digest'>;
+
+/** A digest in a message. */
+export const DIGEST = named(
+  'Digest',
+  shape<Digest>({ type: 'string', pattern: '^[0-9a-f]{16}$' }, 'What a set of files comes to, whatever their order.'),
+);
 
 /** The digest of no files. */
 export const EMPTY_DIGEST = '0000000000000000' as Digest;

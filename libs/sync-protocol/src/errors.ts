@@ -86,24 +86,6 @@ const NEAREST_OF_PROTOCOL_1: Readonly<Record<keyof typeof SYNC_PROTOCOL_2_ERRORS
 /** Codes after which the very same request may succeed later. All others need another request, or another key. */
 const RETRYABLE: ReadonlySet<string> = new Set<Sync2ErrorCode>(['INTERNAL_ERROR', 'RATE_LIMITED', 'BLOB_MISSING']);
 
-/** What is wrong, as it stands in `error` of a REST body or of an ack of protocol 1. */
-export interface SyncErrorBody {
-  readonly code: SyncErrorCode;
-  readonly message: string;
-  readonly details?: Readonly<Record<string, unknown>>;
-}
-
-/** What is wrong, as it stands in `error` of a REST body, an ack or the result of one operation of protocol 2. */
-export interface Sync2ErrorBody {
-  readonly code: Sync2ErrorCode;
-  /** One sentence for the user. */
-  readonly message: string;
-  /** Whether the very same request may succeed later. */
-  readonly retryable: boolean;
-  /** Facts for the program: `current` of a CONFLICT, `reason` of a path, `missing` hashes, `retryAfterMs`, `field`. */
-  readonly details?: Readonly<Record<string, unknown>>;
-}
-
 /** Makes an error that leaves the gateway under `code`; `message` must be fit for the client's user. */
 export function syncError(
   code: Sync2ErrorCode,

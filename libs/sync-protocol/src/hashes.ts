@@ -1,4 +1,5 @@
 import type { Branded } from '@atomo-cc/kernel';
+import { named, shape } from './shape.js';
 
 /**
  * The hash of protocol 2: `sha256:` and 64 hex digits of lower case, over the file's bytes. Protocol 1 shows another one,
@@ -7,6 +8,12 @@ import type { Branded } from '@atomo-cc/kernel';
 export type ContentHash = Branded<'ContentHash'>;
 
 const FORM = /^sha256:[0-9a-f]{64}$/;
+
+/** A hash of protocol 2 in a message. */
+export const HASH = named(
+  'ContentHash',
+  shape<ContentHash>({ type: 'string', pattern: FORM.source }, 'SHA-256 of bytes.'),
+);
 const OF_NOTHING = 'sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855';
 
 /** The hash of an empty file. */

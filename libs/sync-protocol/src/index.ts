@@ -11,7 +11,9 @@ export {
   SYNC_PROTOCOL_ERRORS,
   syncError,
 } from './errors.js';
-export type { Sync2ErrorBody, Sync2ErrorCode, SyncErrorBody, SyncErrorCode } from './errors.js';
+export { CLIENT_MESSAGES, SERVER_MESSAGES } from './events.js';
+export type { ClientEvent, ServerEvent } from './events.js';
+export type { Sync2ErrorCode, SyncErrorCode } from './errors.js';
 export { contentHash, contentHashOf, EMPTY_HASH, isContentHash } from './hashes.js';
 export type { ContentHash } from './hashes.js';
 export { MASTER_KEY_PREFIX, parseStoreKey, PERMISSIONS, storeKeyPrefix } from './keys.js';
@@ -32,14 +34,42 @@ export {
   PUSH_LIMIT,
   PUSH_LIMIT_BYTES,
 } from './limits.js';
-export { ChangesQuery, Cursor, DigestQuery, Pull, RestoreBody, SnapshotParameters, SnapshotQuery } from './log.js';
-export type { Change, Changes, DigestAnswer, DigestCount, FileState, Snapshot, TrashedFile, Version } from './log.js';
+export {
+  ChangesQuery,
+  Cursor,
+  DigestQuery,
+  PageQuery,
+  pageSize,
+  Pull,
+  RestoreBody,
+  SnapshotParameters,
+  SnapshotQuery,
+} from './log.js';
+export type {
+  Change,
+  Changes,
+  DigestAnswer,
+  DigestCount,
+  FileState,
+  Snapshot,
+  Trash,
+  TrashedFile,
+  Version,
+  Versions,
+} from './log.js';
 export { DeleteFolderOp, DeleteOp, OPS, parseOp, PutOp, RenameFolderOp, RenameOp } from './operations.js';
-export type { CurrentState, OpDone, OpKind, OpResult, PushOp } from './operations.js';
+export type { OpDone, OpKind, OpResult, PushOp } from './operations.js';
 export { isBelow, PATH_ERRORS, PATH_LIMIT, pathFault, pathKey, SEGMENT_LIMIT_BYTES, syncPath } from './paths.js';
 export type { PathFault, PathKey, PathReason, SyncPath } from './paths.js';
+export { openApi } from './openapi.js';
+export { asyncApi } from './asyncapi.js';
 export { parsePayload } from './payload.js';
+export type { CurrentState, Sync2ErrorBody, SyncErrorBody } from './refusals.js';
+export { ROUTES } from './routes.js';
+export type { Route } from './routes.js';
+export type { JsonSchema } from './shape.js';
 export {
+  AuditQuery,
   CreateKeyBody,
   CreateStoreBody,
   FileBody,
@@ -54,7 +84,20 @@ export {
   RotateKeyBody,
   TenantQuery,
 } from './rest.js';
-export type { FileList, FileView, FileWithContent, KeyView, StoreView } from './rest.js';
+export type {
+  AuditEntry,
+  AuditPage,
+  DeviceView,
+  FileList,
+  FileMoved,
+  FileView,
+  FileWithContent,
+  KeyView,
+  SettingList,
+  SettingView,
+  SettingWithContent,
+  StoreView,
+} from './rest.js';
 export { CLIENT_EVENTS, CreatedFile, DeletedFile, ModifiedFile, RenamedFile, SERVER_EVENTS } from './socket-events.js';
 export type { Ack, Broadcast, FileCreated, FileDeleted, FileModified, FileRenamed } from './socket-events.js';
 export {

@@ -1,9 +1,25 @@
 import { IsBoolean, IsIn, IsInt, IsOptional, IsUUID, Max, MaxLength, Min } from 'class-validator';
-import type { Digest } from './digest.js';
-import type { ContentHash } from './hashes.js';
-import { PAGE_LIMIT } from './limits.js';
-import type { SyncPath } from './paths.js';
+import { DIGEST } from './digest.js';
+import { type ContentHash, HASH } from './hashes.js';
+import { PAGE_DEFAULT, PAGE_LIMIT } from './limits.js';
+import { PATH, type SyncPath } from './paths.js';
 import { IsIntText, IsStorableText, IsSyncPath } from './payload.js';
+import {
+  about,
+  base64,
+  flag,
+  instant,
+  listOf,
+  mapOf,
+  nullable,
+  object,
+  type Of,
+  oneOf,
+  optional,
+  text,
+  uuid,
+  whole,
+} from './shape.js';
 
 /** Where a client stands in a store's log. A new epoch voids all cursors of the old one. */
 export class Cursor {
@@ -12,45 +28,44 @@ export class Cursor {
   @IsInt() @Min(0) @Max(Number.MAX_SAFE_INTEGER) seq!: number;
 }
 
+/** A change as the history shows it: without bytes. */
+const change = {
+  seq: whole('Its position.'),
+  op: oneOf(['put', 'delete', 'rename']),
+  fileId: uuid('Stays the same over renames.'),
+  path: PATH,
+  oldPath: optional(about(PATH, 'Of a rename.')),
+  hash: about(nullable(HASH), 'Null after a deletion.'),
+  size: whole('Bytes after the change; 0 after a deletion.'),
+  oldHash: about(nullable(HASH), 'What the file had before; null when it was made.'),
+  keyId: uuid('The key that did it.'),
+  device: nullable(text('The device that did it, as it named itself; null in protocol 1.')),
+  opId: optional(uuid('The operation that did it, so that its sender knows its own change.')),
+  at: instant(),
+};
+
 /** One change of the log. A file's revision is the `seq` of its last change. */
-export interface Change {
-  readonly seq: number;
-  readonly op: 'put' | 'delete' | 'rename';
-  /** Stays the same over renames. */
-  readonly fileId: string;
-  readonly path: SyncPath;
-  /** Of a rename. */
-  readonly oldPath?: SyncPath;
-  /** Null after a deletion. */
-  readonly hash: ContentHash | null;
-  /** Bytes after the change; 0 after a deletion. */
-  readonly size: number;
-  /** What the file had before; null when it was made. */
-  readonly oldHash: ContentHash | null;
-  /** The bytes in base64, when they are few and of a put; leaving them out is always allowed. */
-  readonly inline?: string;
-  /** Who did it: the key, and the device as it named itself. */
-  readonly keyId: string;
-  readonly device: string | null;
-  /** The operation that did it, so that its sender knows its own change. */
-  readonly opId?: string;
-  /** ISO 8601. */
-  readonly at: string;
-}
+export const Change = object('Change', {
+  ...change,
+  inline: optional(base64('The bytes, when they are few and of a put; leaving them out is always allowed.')),
+});
+/** One change of the log. */
+export type Change = Of<typeof Change>;
 
 /**
  * A piece of the log without a gap: all changes of (from, through] that this client may see. A client that stands at `from`
  * applies it and then stands at `through`; one that stands behind `from` pulls first; one at or past `through` drops it.
  * Numbers may be missing inside (a key that sees some folders only), so completeness is never a question of counting.
  */
-export interface Changes {
-  readonly epoch: string;
-  readonly from: number;
-  readonly through: number;
-  /** The log goes on: pull from `through`. */
-  readonly more: boolean;
-  readonly changes: readonly Change[];
-}
+export const Changes = object('Changes', {
+  epoch: uuid(),
+  from: whole(),
+  through: whole(),
+  more: flag('The log goes on: pull from `through`.'),
+  changes: listOf(Change),
+});
+/** A piece of the log without a gap. */
+export type Changes = Of<typeof Changes>;
 
 /** `pull`: the changes after a cursor. Answers Changes; RESYNC_REQUIRED when the cursor is of another epoch or too old. */
 export class Pull {
@@ -71,30 +86,31 @@ export class SnapshotQuery {
 }
 
 /** A live file. */
-export interface FileState {
-  readonly fileId: string;
-  readonly path: SyncPath;
-  readonly hash: ContentHash;
-  readonly size: number;
-  /** The position of its last change. */
-  readonly seq: number;
-  /** When that was, ISO 8601. */
-  readonly at: string;
-  readonly inline?: string;
-}
+export const FileState = object('FileState', {
+  fileId: uuid(),
+  path: PATH,
+  hash: HASH,
+  size: whole('Bytes.'),
+  seq: whole('The position of its last change.'),
+  at: instant('When that was.'),
+  inline: optional(base64()),
+});
+/** A live file. */
+export type FileState = Of<typeof FileState>;
 
 /**
  * A page of a snapshot. Pages are read one after the other while the store moves on. Whoever takes `epoch` and `head` of
  * the **first** page as the cursor and then pulls from it ends with what the store has: what changed between two pages is
  * in the log after that head.
  */
-export interface Snapshot {
-  readonly epoch: string;
-  readonly head: number;
-  readonly files: readonly FileState[];
-  /** Send it as `after` for the next page; null: this was the last. */
-  readonly next: string | null;
-}
+export const Snapshot = object('Snapshot', {
+  epoch: uuid(),
+  head: whole(),
+  files: listOf(FileState),
+  next: nullable(text('Send it as `after` for the next page; null: this was the last.')),
+});
+/** A page of a snapshot. */
+export type Snapshot = Of<typeof Snapshot>;
 
 /** `digest`: what the store, or a folder of it, comes to. */
 export class DigestQuery {
@@ -102,37 +118,59 @@ export class DigestQuery {
 }
 
 /** A digest and the number of files in it. */
-export interface DigestCount {
-  readonly digest: Digest;
-  readonly count: number;
-}
+export const DigestCount = object('DigestCount', { digest: DIGEST, count: whole('Files.') });
+/** A digest and the number of files in it. */
+export type DigestCount = Of<typeof DigestCount>;
 
 /**
  * The digest of the live files below the prefix, as far as the key sees them, at the position `seq`. Where it differs from
  * one's own at the same position, ask for the folders that differ, and compare the files of the last one by its snapshot.
  */
-export interface DigestAnswer extends DigestCount {
-  readonly epoch: string;
-  readonly seq: number;
-  /** The files right below the prefix. */
-  readonly files: DigestCount;
-  /** The folders right below it by name, with all that is in them; null when they are too many. */
-  readonly folders: Readonly<Record<string, DigestCount>> | null;
-}
+export const DigestAnswer = object('DigestAnswer', {
+  ...DigestCount.fields,
+  epoch: uuid(),
+  seq: whole(),
+  files: about(DigestCount, 'The files right below the prefix.'),
+  folders: nullable(
+    mapOf(DigestCount, 'The folders right below it by name, with all that is in them; null when they are too many.'),
+  ),
+});
+/** What a folder comes to. */
+export type DigestAnswer = Of<typeof DigestAnswer>;
 
 /** A version in a file's history, newest first. `hash` is what it became, `oldHash` what it was. */
-export type Version = Omit<Change, 'inline'>;
+export const Version = object('Version', change);
+/** A version in a file's history. */
+export type Version = Of<typeof Version>;
+
+/** A page of a file's history, newest first. */
+export const Versions = object('Versions', {
+  versions: listOf(Version),
+  next: nullable(whole('Send it as `before` for the next page; null: this was the last.')),
+});
+/** A page of a file's history. */
+export type Versions = Of<typeof Versions>;
 
 /** A deleted file whose bytes can be restored until `expiresAt`. */
-export interface TrashedFile {
-  readonly fileId: string;
-  readonly path: SyncPath;
-  readonly hash: ContentHash;
-  readonly size: number;
-  readonly seq: number;
-  readonly deletedAt: string;
-  readonly expiresAt: string;
-}
+export const TrashedFile = object('TrashedFile', {
+  fileId: uuid(),
+  path: PATH,
+  hash: HASH,
+  size: whole('Bytes.'),
+  seq: whole(),
+  deletedAt: instant(),
+  expiresAt: instant(),
+});
+/** A deleted file that can be restored. */
+export type TrashedFile = Of<typeof TrashedFile>;
+
+/** A page of the trash, newest first. */
+export const Trash = object('Trash', {
+  files: listOf(TrashedFile),
+  next: nullable(whole('Send it as `before` for the next page; null: this was the last.')),
+});
+/** A page of the trash. */
+export type Trash = Of<typeof Trash>;
 
 /** The body of `POST files/:fileId/restore`: brings back bytes of the file's history, as a change like any other. */
 export class RestoreBody {
@@ -158,4 +196,15 @@ export class SnapshotParameters {
   @IsOptional() @IsStorableText() @MaxLength(2_000) after?: string;
   @IsOptional() @IsIntText() limit?: string;
   @IsOptional() @IsIn(['true', 'false']) inline?: 'true' | 'false';
+}
+
+/** The query of `GET files/:fileId/versions` and `GET trash`: newest first, `before` is `next` of the page before. */
+export class PageQuery {
+  @IsOptional() @IsIntText() limit?: string;
+  @IsOptional() @IsIntText() before?: string;
+}
+
+/** How many items a page has: as many as asked for, within 1 and PAGE_LIMIT; PAGE_DEFAULT when nothing is. */
+export function pageSize(limit: string | null | undefined): number {
+  return Math.min(Math.max(Number(limit ?? PAGE_DEFAULT), 1), PAGE_LIMIT);
 }

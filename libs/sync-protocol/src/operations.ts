@@ -11,12 +11,26 @@ import {
   MaxLength,
   Min,
 } from 'class-validator';
-import type { Sync2ErrorBody } from './errors.js';
 import { syncError } from './errors.js';
-import type { ContentHash } from './hashes.js';
+import { type ContentHash, HASH } from './hashes.js';
 import { FILE_LIMIT_BYTES, INLINE_LIMIT_BYTES, PART_LIMIT_BYTES } from './limits.js';
 import type { SyncPath } from './paths.js';
 import { IsContentHash, IsContentHashes, IsSyncPath, parsePayload } from './payload.js';
+import { Sync2ErrorBody } from './refusals.js';
+import {
+  about,
+  either,
+  fixed,
+  listOf,
+  named,
+  nullable,
+  object,
+  type Of,
+  optional,
+  text,
+  uuid,
+  whole,
+} from './shape.js';
 
 /** What an operation does. The two of folders act on all live files below `path`, in one operation. */
 export const OPS = ['put', 'delete', 'rename', 'delete-folder', 'rename-folder'] as const;
@@ -115,38 +129,34 @@ export function parseOp(payload: unknown): PushOp {
 }
 
 /** What an operation did. */
-export interface OpDone {
-  readonly opId: string;
-  readonly success: true;
-  /** The position of the change; of several (folders), of the last one; of none (`unchanged`), the store's head. */
-  readonly seq: number;
-  /** How many changes it made: 0 with `unchanged`, more than 1 only for folders. */
-  readonly changes: number;
-  /** The file, after put, rename and delete; null where there was none to delete. */
-  readonly fileId?: string | null;
-  /** What the file has now; null after a deletion. */
-  readonly hash?: ContentHash | null;
-  /** The file was as the operation wants it. */
-  readonly unchanged?: true;
-  /** The answer to an earlier sending of the same operation. */
-  readonly replayed?: true;
-  /** The bytes that a put without `baseHash` replaced; they are in the file's history. */
-  readonly overwrote?: { readonly hash: ContentHash; readonly seq: number };
-}
+export const OpDone = object('OpDone', {
+  opId: uuid(),
+  success: fixed(true),
+  seq: whole('The position of the change; of several (folders), of the last one; of none (`unchanged`), the head.'),
+  changes: whole('How many changes it made: 0 with `unchanged`, more than 1 only for folders.'),
+  fileId: optional(nullable(uuid('The file, after put, rename and delete; null where there was none to delete.'))),
+  hash: optional(about(nullable(HASH), 'What the file has now; null after a deletion.')),
+  unchanged: optional(about(fixed(true), 'The file was as the operation wants it.')),
+  replayed: optional(about(fixed(true), 'The answer to an earlier sending of the same operation.')),
+  overwrote: optional(
+    about(
+      object('Overwritten', { hash: HASH, seq: whole() }),
+      'The bytes that a put without `baseHash` replaced; they are in the history.',
+    ),
+  ),
+});
+/** What an operation did. */
+export type OpDone = Of<typeof OpDone>;
 
 /** What became of one operation. A refusal is an answer: the operations after it are carried out all the same. */
-export type OpResult = OpDone | { readonly opId: string; readonly success: false; readonly error: Sync2ErrorBody };
+export const OpResult = named(
+  'OpResult',
+  either(OpDone, object('OpRefused', { opId: text(), success: fixed(false), error: Sync2ErrorBody })),
+);
+/** What became of one operation. */
+export type OpResult = Of<typeof OpResult>;
 
-/**
- * `details.current` of a CONFLICT: what is at the path now. Null when nothing ever was, and absent for keys that may not
- * read. A file that was renamed away shows as `deleted`, with a null hash.
- */
-export interface CurrentState {
-  readonly path: SyncPath;
-  readonly fileId: string;
-  /** Of a deleted file: of its last bytes, which can be restored. */
-  readonly hash: ContentHash | null;
-  readonly size: number;
-  readonly seq: number;
-  readonly deleted: boolean;
-}
+/** What became of the operations of a push, in their order. */
+export const PushAnswer = object('PushAnswer', { results: listOf(OpResult) });
+/** What became of a push. */
+export type PushAnswer = Of<typeof PushAnswer>;

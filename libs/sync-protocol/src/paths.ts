@@ -1,5 +1,6 @@
 import type { Branded } from '@atomo-cc/kernel';
 import { syncError } from './errors.js';
+import { named, shape } from './shape.js';
 
 /** A path that passed the rules below, in Unicode form NFC, segments joined by `/`. */
 export type SyncPath = Branded<'SyncPath'>;
@@ -10,6 +11,15 @@ export type PathKey = Branded<'PathKey'>;
 export const PATH_LIMIT = 1_000;
 /** The longest segment in UTF-8 bytes: what ext4, APFS and most others can store as one name. */
 export const SEGMENT_LIMIT_BYTES = 255;
+
+/** A path in a message. */
+export const PATH = named(
+  'SyncPath',
+  shape<SyncPath>(
+    { type: 'string', minLength: 1, maxLength: PATH_LIMIT },
+    'Relative to the store, segments joined by /, in Unicode form NFC. Names that some device cannot store are refused.',
+  ),
+);
 
 /** C0, DEL, C1 and the line and paragraph separators. */
 // oxlint-disable-next-line no-control-regex -- these are what is looked for

@@ -14,8 +14,24 @@ import {
   Min,
 } from 'class-validator';
 import { PERMISSIONS, type Permission } from './keys.js';
-import type { SyncPath } from './paths.js';
-import { IsContent, IsStorableText, IsSyncPath } from './payload.js';
+import { HASH } from './hashes.js';
+import { PATH, type SyncPath } from './paths.js';
+import { IsContent, IsIntText, IsStorableText, IsSyncPath } from './payload.js';
+import {
+  about,
+  flag,
+  instant,
+  listOf,
+  nullable,
+  object,
+  type Of,
+  oneOf,
+  optional,
+  shape,
+  text,
+  uuid,
+  whole,
+} from './shape.js';
 
 /** The base of every route of protocol 1. */
 export const REST_BASE = 'api/v1';
@@ -47,6 +63,11 @@ export class RenameBody {
 /** The query of GET and DELETE /files for one file. */
 export class FileQuery {
   @IsSyncPath() path!: SyncPath;
+}
+
+/** The query of GET /settings; without a path, all of them. */
+export class SettingQuery {
+  @IsOptional() @IsSyncPath() path?: SyncPath;
 }
 
 const FLAG = /^(?:true|false|1|0)$/;
@@ -94,56 +115,181 @@ export class RotateKeyBody {
   @IsOptional() @IsInt() @Min(0) @Max(LONGEST_OVERLAP_SECONDS) overlapSeconds?: number;
 }
 
-/** A file without its content, as lists and the answers to writes show it; times are ISO 8601. */
-export interface FileView {
-  readonly path: string;
-  readonly hash: string;
-  readonly size: number;
-  readonly isBinary: boolean;
-  readonly extension: string | null;
-  readonly createdAt: string;
-  readonly updatedAt: string;
-  /** The position of the file's last change in the store's log. */
-  readonly seq: number;
-  /** Only on a deleted file: when its tombstone is forgotten. */
-  readonly expiresAt?: string;
-}
+/** The hash of protocol 1. */
+export const carriedHash = () =>
+  shape<string>(
+    { type: 'string', pattern: '^sha256:[0-9a-f]{64}$' },
+    'SHA-256 of the content as it is carried: of binary files, of the base64 text.',
+  );
+
+/** A file without its content, as lists and the answers to writes show it. */
+export const FileView = object('FileView', {
+  path: text(),
+  hash: carriedHash(),
+  size: whole('Bytes of the content in UTF-8.'),
+  isBinary: flag(),
+  extension: nullable(text()),
+  createdAt: instant(),
+  updatedAt: instant(),
+  seq: whole('The position of the last change in the log.'),
+  expiresAt: optional(instant('Only on a deleted file: when its tombstone is forgotten.')),
+});
+/** A file without its content. */
+export type FileView = Of<typeof FileView>;
+
+/** A file that was moved; who may not read is not told what is in it. */
+export const FileMoved = object('FileMoved', {
+  ...FileView.fields,
+  hash: optional(FileView.fields.hash),
+  size: optional(FileView.fields.size),
+});
+/** A file that was moved. */
+export type FileMoved = Of<typeof FileMoved>;
 
 /** One file with its content. */
-export type FileWithContent = FileView & { readonly content: string };
+export const FileWithContent = object('FileWithContent', {
+  ...FileView.fields,
+  content: text('Of binary files base64.'),
+});
+/** One file with its content. */
+export type FileWithContent = Of<typeof FileWithContent>;
 
 /** A page of files. `total` and the page are of one moment; `offset` counts in order of the path's code points. */
-export interface FileList {
-  readonly files: readonly FileView[];
-  readonly total: number;
-  readonly limit: number;
-  readonly offset: number;
+export const FileList = object('FileList', {
+  files: listOf(FileView),
+  total: whole(),
+  limit: whole(),
+  offset: whole(),
+});
+/** A page of files. */
+export type FileList = Of<typeof FileList>;
+
+/** A setting: a file of the plugin's own folder, relative to that. */
+export const SettingView = object('SettingView', {
+  path: text(),
+  hash: carriedHash(),
+  size: whole('Bytes of the content in UTF-8.'),
+  isBinary: flag(),
+  extension: nullable(text()),
+  createdAt: instant(),
+  updatedAt: instant(),
+});
+/** A setting without its content. */
+export type SettingView = Of<typeof SettingView>;
+/** One setting with its content. */
+export const SettingWithContent = object('SettingWithContent', { ...SettingView.fields, content: text() });
+/** One setting with its content. */
+export type SettingWithContent = Of<typeof SettingWithContent>;
+/** All settings of a store. */
+export const SettingList = object('SettingList', { settings: listOf(SettingView), total: whole() });
+/** All settings of a store. */
+export type SettingList = Of<typeof SettingList>;
+/** What DELETE /settings/all answers. */
+export const DeletedSettings = object('DeletedSettings', { deleted: whole('Settings.') });
+
+/** What DELETE /files/all answers. */
+export const Deleted = object('Deleted', { deleted: whole('Files.'), seq: whole() });
+
+/** A store. */
+export const StoreView = object('StoreView', {
+  id: uuid(),
+  name: text(),
+  createdAt: instant(),
+  updatedAt: instant(),
+  fileCount: whole('Live files.'),
+  totalSize: whole('Bytes of live files.'),
+});
+/** A store. */
+export type StoreView = Of<typeof StoreView>;
+/** All stores of a tenant. */
+export const StoreList = object('StoreList', { stores: listOf(StoreView) });
+
+/** A key of a store. */
+export const KeyView = object('KeyView', {
+  id: uuid(),
+  name: text(),
+  permissions: listOf(oneOf(PERMISSIONS)),
+  prefix: text('The beginning of the key, to tell keys apart by.'),
+  prefixes: listOf(text(), 'The folders that the key is confined to; empty: the whole store.'),
+  expiresAt: nullable(instant('When it ends by itself; null: never.')),
+  createdAt: instant(),
+  lastUsedAt: nullable(instant()),
+  key: optional(text('The key itself, shown once: in the answer that makes it.')),
+});
+/** A key of a store. */
+export type KeyView = Of<typeof KeyView>;
+/** The keys of a store that are not revoked. */
+export const KeyList = object('KeyList', { keys: listOf(KeyView) });
+
+/** The query of GET /admin/stores/:storeId/audit: newest first; `before` is `next` of the page before. */
+export class AuditQuery extends TenantQuery {
+  /** Changes at this path, or away from it. */
+  @IsOptional() @IsSyncPath() path?: SyncPath;
+  /** The id of a key. */
+  @IsOptional() @IsUUID() keyId?: string;
+  /** The id of a device. */
+  @IsOptional() @IsStorableText() @Length(1, 64) device?: string;
+  @IsOptional() @IsIntText() limit?: string;
+  @IsOptional() @IsIntText() before?: string;
 }
 
-/** A store; `fileCount` and `totalSize` (bytes) count live files. */
-export interface StoreView {
-  readonly id: string;
-  readonly name: string;
-  readonly createdAt: string;
-  readonly updatedAt: string;
-  readonly fileCount: number;
-  readonly totalSize: number;
-}
+/** Who changed what. Names are those of now; a key keeps its name when it ends. */
+export const AuditEntry = object('AuditEntry', {
+  seq: whole('The position of the change.'),
+  at: instant(),
+  op: oneOf(['create', 'modify', 'delete', 'rename']),
+  fileId: uuid('Stays the same over renames.'),
+  path: PATH,
+  oldPath: optional(about(PATH, 'Of a rename.')),
+  hash: about(nullable(HASH), 'What the file has since; null after a deletion.'),
+  oldHash: about(nullable(HASH), 'What it had before; null when it was made.'),
+  size: whole('Bytes after the change.'),
+  key: object('AuditKey', {
+    id: uuid(),
+    name: nullable(text('Null: the key is not known any more.')),
+    prefix: nullable(text('The beginning of the key.')),
+  }),
+  device: nullable(
+    object('AuditDevice', {
+      id: text('As the device named itself.'),
+      name: nullable(text('Null: it never said, or connected by REST alone.')),
+    }),
+  ),
+  opId: optional(uuid('The operation of protocol 2.')),
+});
+/** Who changed what. */
+export type AuditEntry = Of<typeof AuditEntry>;
 
-/** A key of a store; `key` itself is shown once, in the answer that creates it. */
-export interface KeyView {
-  readonly id: string;
-  readonly name: string;
-  readonly permissions: readonly Permission[];
-  readonly prefix: string;
-  /** The folders that the key is confined to; empty: the whole store. */
-  readonly prefixes: readonly string[];
-  /** When it ends by itself; null: never. */
-  readonly expiresAt: string | null;
-  readonly createdAt: string;
-  readonly lastUsedAt: string | null;
-  readonly key?: string;
-}
+/** A page of the audit, newest first. */
+export const AuditPage = object('AuditPage', {
+  entries: listOf(AuditEntry),
+  next: nullable(whole('Send it as `before` for the next page; null: this was the last.')),
+});
+/** A page of the audit. */
+export type AuditPage = Of<typeof AuditPage>;
+
+/** A device that connected to the store by protocol 2, as it described itself. */
+export const DeviceView = object('DeviceView', {
+  id: text(),
+  name: nullable(text()),
+  platform: nullable(text()),
+  app: nullable(text()),
+  keyId: uuid('The key that it used last.'),
+  firstSeenAt: instant(),
+  lastSeenAt: instant('When it last connected, true to some minutes.'),
+});
+/** A device of the store. */
+export type DeviceView = Of<typeof DeviceView>;
+/** The devices of a store, the last seen first. */
+export const DeviceList = object('DeviceList', { devices: listOf(DeviceView) });
+
+/** What GET /health answers. */
+export const HealthView = object('HealthView', {
+  status: oneOf(['healthy', 'degraded']),
+  version: text(),
+  uptime: whole('Seconds.'),
+  database: oneOf(['connected', 'disconnected']),
+});
 
 /** True for `true` and `1` of a query string. */
 export function isSet(flag: string | undefined): boolean {

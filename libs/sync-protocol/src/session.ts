@@ -1,12 +1,28 @@
 import { ArrayMaxSize, IsArray, IsIn, IsInt, IsObject, IsOptional, Length, Max, MaxLength, Min } from 'class-validator';
-import type { Digest } from './digest.js';
-import { type Sync2ErrorBody, syncError } from './errors.js';
-import type { ContentHash } from './hashes.js';
-import type { Permission } from './keys.js';
+import { DIGEST } from './digest.js';
+import { syncError } from './errors.js';
+import { type ContentHash, HASH } from './hashes.js';
+import { PERMISSIONS } from './keys.js';
 import { FILE_LIMIT_BYTES, MISSING_LIMIT, PART_LIMIT_BYTES, PRESENCE_LIMIT } from './limits.js';
 import { Cursor } from './log.js';
-import type { SyncPath } from './paths.js';
+import { PATH } from './paths.js';
 import { IsContentHash, IsContentHashes, IsPartBytes, IsStorableText, parsePayload } from './payload.js';
+import type { Sync2ErrorBody } from './refusals.js';
+import {
+  about,
+  fixed,
+  instant,
+  listOf,
+  mapOf,
+  nullable,
+  object,
+  type Of,
+  oneOf,
+  shape,
+  text,
+  uuid,
+  whole,
+} from './shape.js';
 
 /** The version of this protocol, `auth.protocol` of the handshake. Without it a socket speaks protocol 1. */
 export const PROTOCOL_2 = 2;
@@ -87,65 +103,61 @@ export function parseHandshake(auth: Readonly<Record<string, unknown>>): Handsha
 }
 
 /** What this connection may do. */
-export interface KeyScope {
-  readonly id: string;
-  readonly permissions: readonly Permission[];
-  /** The folders that the key sees and writes; empty: the whole store. */
-  readonly prefixes: readonly SyncPath[];
-  /** ISO 8601; null: never. */
-  readonly expiresAt: string | null;
-}
+export const KeyScope = object('KeyScope', {
+  id: uuid(),
+  permissions: listOf(oneOf(PERMISSIONS)),
+  prefixes: listOf(PATH, 'The folders that the key sees and writes; empty: the whole store.'),
+  expiresAt: nullable(instant('Null: never.')),
+});
+/** What this connection may do. */
+export type KeyScope = Of<typeof KeyScope>;
 
 /** What this gateway takes at once; clients keep to it instead of to constants of their own. */
-export interface Limits {
-  readonly inlineBytes: number;
-  readonly partBytes: number;
-  readonly fileBytes: number;
-  readonly pathChars: number;
-  readonly pushOps: number;
-  readonly pushBytes: number;
-  readonly pageItems: number;
-  readonly opsPerSecond: number;
-  /** What the store may hold, history not counted; null: no limit. */
-  readonly quotaBytes: number | null;
-}
+export const Limits = object('Limits', {
+  inlineBytes: whole('The largest content inside an operation.'),
+  partBytes: whole('The largest part, and the largest piece of one download.'),
+  fileBytes: whole('The largest file.'),
+  pathChars: whole(),
+  pushOps: whole('Operations of one push.'),
+  pushBytes: whole('Bytes of all contents inside one push.'),
+  pageItems: whole('Changes or files of one page.'),
+  opsPerSecond: whole(),
+  quotaBytes: nullable(whole('What the store may hold, history not counted; null: no limit.')),
+});
+/** What this gateway takes at once. */
+export type Limits = Of<typeof Limits>;
 
 /** The first event of a connection. What tells of the store's content is null for keys that may not read. */
-export interface Ready {
-  readonly protocol: typeof PROTOCOL_2;
-  readonly storeId: string;
-  readonly epoch: string;
-  readonly head: number | null;
-  /** Cursors below it need a snapshot. */
-  readonly floor: number | null;
-  /** ISO 8601. */
-  readonly serverTime: string;
-  readonly key: KeyScope;
-  readonly limits: Limits;
-  /** Bytes of live files. */
-  readonly usedBytes: number | null;
-  /** Of the files that the key sees, at `head`. */
-  readonly digest: Digest | null;
-  readonly count: number | null;
-}
+export const Ready = object('Ready', {
+  protocol: fixed(PROTOCOL_2),
+  storeId: uuid(),
+  epoch: uuid(),
+  head: nullable(whole()),
+  floor: nullable(whole('Cursors below it need a snapshot.')),
+  serverTime: instant(),
+  key: KeyScope,
+  limits: Limits,
+  usedBytes: nullable(whole('Bytes of live files.')),
+  digest: about(nullable(DIGEST), 'Of the files that the key sees, at `head`.'),
+  count: nullable(whole('How many these are.')),
+});
+/** The first event of a connection. */
+export type Ready = Of<typeof Ready>;
 
 /** `head`: the store has moved to `seq`. Sent without changes to clients that are slow to take them: pull when ready. */
-export interface Head {
-  readonly epoch: string;
-  readonly seq: number;
-}
+export const Head = object('Head', { epoch: uuid(), seq: whole() });
+/** The store has moved. */
+export type Head = Of<typeof Head>;
 
 /** `resync`: the cursor is void; read a snapshot and go on from its head. */
-export interface Resync {
-  readonly reason: 'EPOCH' | 'FLOOR' | 'SCOPE';
-  readonly epoch: string;
-  readonly head: number;
-}
+export const Resync = object('Resync', { reason: oneOf(['EPOCH', 'FLOOR', 'SCOPE']), epoch: uuid(), head: whole() });
+/** The cursor is void. */
+export type Resync = Of<typeof Resync>;
 
 /** `revoked`: why the connection ends. After SCOPE_CHANGED connect again, and expect a `resync`. */
-export interface Revoked {
-  readonly code: 'KEY_REVOKED' | 'KEY_EXPIRED' | 'SCOPE_CHANGED';
-}
+export const Revoked = object('Revoked', { code: oneOf(['KEY_REVOKED', 'KEY_EXPIRED', 'SCOPE_CHANGED']) });
+/** Why the connection ends. */
+export type Revoked = Of<typeof Revoked>;
 
 /** The ack of every event of protocol 2. */
 export type Ack2<Answer> =
@@ -180,11 +192,25 @@ export class SetPresence {
 }
 
 /** One device of the store, as `presence` tells of it; `state` null: it is gone. */
-export interface Presence {
-  readonly deviceId: string;
-  readonly name: string | null;
-  readonly state: Readonly<Record<string, unknown>> | null;
-}
+export const Presence = object('Presence', {
+  deviceId: text(),
+  name: nullable(text()),
+  state: nullable(mapOf(shape<unknown>({}))),
+});
+/** One device of the store. */
+export type Presence = Of<typeof Presence>;
+
+/** The devices that show themselves. */
+export const Present = object('Present', { present: listOf(Presence) });
+/** The hashes of what the store does not have. */
+export const MissingAnswer = object('MissingAnswer', { missing: listOf(HASH) });
+/** What `download` answers; `size` is that of the whole. */
+export const Downloaded = object('Downloaded', {
+  bytes: shape<Uint8Array>({ type: 'string', format: 'binary' }, 'A binary attachment of the ack.'),
+  size: whole('Bytes.'),
+});
+/** The answer to what has none but that it was done. */
+export const Done = object('Done', {});
 
 /**
  * Reads `presence:set`.

@@ -1,6 +1,8 @@
-import type { SyncErrorBody } from './errors.js';
-import type { SyncPath } from './paths.js';
+import { RefusedAck } from './refusals.js';
+import { PATH, type SyncPath } from './paths.js';
 import { IsContent, IsSyncPath } from './payload.js';
+import { carriedHash } from './rest.js';
+import { either, fixed, flag, instant, nullable, object, type Of, optional, text, whole } from './shape.js';
 
 /** What a client sends, in protocol 1. */
 export const CLIENT_EVENTS = {
@@ -45,41 +47,39 @@ export class RenamedFile {
  * the store's log; where nothing changed, the position at which that held. A client that applies broadcasts and its own
  * acked changes in the order of `seq` ends with what the server has.
  */
-export type Ack =
-  | { readonly success: true; readonly seq: number; readonly hash?: string }
-  | { readonly success: false; readonly error: SyncErrorBody };
+export const Ack = either(
+  object('Acked', { success: fixed(true), seq: whole(), hash: optional(carriedHash()) }),
+  RefusedAck,
+);
+/** The ack of each client event. */
+export type Ack = Of<typeof Ack>;
 
-interface FileState {
-  readonly content: string;
-  /** `sha256:` and 64 hex digits, of the content as it is carried (for binary files: of the base64 text). */
-  readonly hash: string;
-  /** Bytes of the content in UTF-8. */
-  readonly size: number;
-  readonly isBinary: boolean;
-  readonly extension: string | null;
-  readonly seq: number;
-}
-
-/** `file-created`; times are ISO 8601. */
-export type FileCreated = FileState & { readonly path: string; readonly createdAt: string };
-/** `file-modified`. */
-export type FileModified = FileState & { readonly path: string; readonly updatedAt: string };
-/** `file-renamed`. */
-export type FileRenamed = FileState & {
-  readonly oldPath: string;
-  readonly newPath: string;
-  readonly updatedAt: string;
+const state = {
+  content: text('Of binary files base64.'),
+  hash: carriedHash(),
+  size: whole('Bytes of the content in UTF-8.'),
+  isBinary: flag(),
+  extension: nullable(text()),
+  seq: whole('The position of the change.'),
 };
+
+/** `file-created`. */
+export const FileCreated = object('FileCreated', { ...state, path: PATH, createdAt: instant() });
+/** `file-modified`. */
+export const FileModified = object('FileModified', { ...state, path: PATH, updatedAt: instant() });
+/** `file-renamed`. */
+export const FileRenamed = object('FileRenamed', {
+  ...state,
+  oldPath: PATH,
+  newPath: PATH,
+  updatedAt: instant(),
+});
 /** `file-deleted`. */
-export interface FileDeleted {
-  readonly path: string;
-  readonly deletedAt: string;
-  readonly seq: number;
-}
+export const FileDeleted = object('FileDeleted', { path: PATH, deletedAt: instant(), seq: whole() });
 
 /** A broadcast: its event and what goes with it. */
 export type Broadcast =
-  | { readonly event: typeof SERVER_EVENTS.created; readonly payload: FileCreated }
-  | { readonly event: typeof SERVER_EVENTS.modified; readonly payload: FileModified }
-  | { readonly event: typeof SERVER_EVENTS.renamed; readonly payload: FileRenamed }
-  | { readonly event: typeof SERVER_EVENTS.deleted; readonly payload: FileDeleted };
+  | { readonly event: typeof SERVER_EVENTS.created; readonly payload: Of<typeof FileCreated> }
+  | { readonly event: typeof SERVER_EVENTS.modified; readonly payload: Of<typeof FileModified> }
+  | { readonly event: typeof SERVER_EVENTS.renamed; readonly payload: Of<typeof FileRenamed> }
+  | { readonly event: typeof SERVER_EVENTS.deleted; readonly payload: Of<typeof FileDeleted> };

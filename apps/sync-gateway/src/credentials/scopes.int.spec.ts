@@ -86,7 +86,7 @@ describe('what a key may do', () => {
     const [{ key: dropKey }, { key: fullKey }] = [await store.aKey('write'), await store.aKey()];
     const [drop, full] = [await Device2.connect(gateway, dropKey), await Device2.connect(gateway, fullKey)];
     expect(drop.ready).toMatchObject({ head: null, floor: null, digest: null, count: null, usedBytes: null });
-    await full.op(putOf('secret.md', 'top secret'));
+    await full.push(putOf('secret.md', 'top secret'), putOf('other.md', 'top secret'));
     const refusals = await drop.push(
       putOf('secret.md', 'x', { baseHash: null }),
       putOf('Secret.md', 'x'),
@@ -99,8 +99,22 @@ describe('what a key may do', () => {
     expect(await drop.ask('missing', { hashes: [hashOf('top secret')] })).toMatchObject({
       missing: [hashOf('top secret')],
     });
-    expect(await drop.op(putOf('in.md', 'x'))).toMatchObject({ success: true, seq: 2 });
-    await full.changes(2);
+    expect(await drop.op(putOf('in.md', 'x'))).toMatchObject({ success: true, seq: 3 });
+    const old = await gateway.connect(dropKey);
+    const told = [
+      await old.send('created-file', { path: 'secret.md' }),
+      await drop.push({ op: 'rename', path: 'secret.md', newPath: 'moved.md' }, putOf('other.md', 'over'), {
+        op: 'delete',
+        path: 'moved.md',
+      }),
+      await full.op(putOf('secret.md', 'top secret')),
+      await gateway.call('PATCH', '/api/v1/files', dropKey, { path: 'secret.md', newPath: 'moved.md' }),
+    ];
+    const [created, ops, , moved] = told;
+    expect([created, moved]).toMatchObject([{ success: true }, { status: 200 }]);
+    expect((ops as OpResult[]).map(refusalOf)).toEqual(['done', 'done', 'done']);
+    expect(JSON.stringify([created, ops, moved])).not.toContain(hashOf('top secret').slice(7));
+    await full.changes(8);
     // A round trip later than the other device heard: nothing came.
     await drop.push();
     expect(drop.heard).toEqual([]);

@@ -3,6 +3,7 @@ import { AppDatabase } from '@atomo-cc/platform/postgres';
 import {
   FileBody,
   type FileList,
+  type FileMoved,
   FileQuery,
   type FileView,
   type FileWithContent,
@@ -61,9 +62,12 @@ export class FilesController {
 
   @Patch()
   @Needs('write')
-  async rename(@Bearer() key: StoreKey, @Body() body: unknown): Promise<FileView> {
+  async rename(@Bearer() key: StoreKey, @Body() body: unknown): Promise<FileMoved> {
     const { path, newPath } = parsePayload(RenameBody, body);
-    return viewed(await this.writes.rename({ key }, path, newPath));
+    const view = viewed(await this.writes.rename({ key }, path, newPath));
+    if (key.permissions.includes('read')) return view;
+    const { hash: _hash, size: _size, ...seen } = view;
+    return seen;
   }
 
   @Delete('all')

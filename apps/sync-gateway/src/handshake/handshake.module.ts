@@ -1,10 +1,11 @@
 import { type DynamicModule, Module } from '@nestjs/common';
+import { Devices } from '../audit/index.js';
 import { Handshakes } from './handshakes.js';
 
 /** Provides who gets a socket. */
-@Module({ providers: [Handshakes], exports: [Handshakes] })
+@Module({ providers: [Devices, Handshakes], exports: [Handshakes] })
 export class HandshakeModule {
-  /** @param ground gives the keys, the bounds and the feeds */
+  /** @param ground gives the database, the keys, the bounds and the feeds */
   static on(ground: DynamicModule): DynamicModule {
     return { module: HandshakeModule, imports: [ground] };
   }

@@ -3,6 +3,7 @@ import { isCodedError } from '@atomo-cc/kernel';
 import { LOGGER } from '@atomo-cc/platform/lifecycle';
 import type { Logger } from '@atomo-cc/platform/logging';
 import { type Handshake, HANDSHAKE_ERRORS, parseHandshake, syncError } from '@atomo-cc/sync-protocol';
+import { Devices } from '../audit/index.js';
 import { Bounds } from '../bounds/index.js';
 import { KeyRing, type StoreKey } from '../credentials/index.js';
 import { errorBody } from '../faults/index.js';
@@ -16,6 +17,7 @@ export class Handshakes {
     private readonly keys: KeyRing,
     private readonly bounds: Bounds,
     private readonly feeds: Feeds,
+    private readonly devices: Devices,
     @Inject(LOGGER) private readonly logger: Logger,
   ) {}
 
@@ -33,6 +35,7 @@ export class Handshakes {
       if (key.permissions.includes('read')) await this.feeds.open(key);
       if (!this.bounds.enter(key.id)) return refusal('RATE_LIMITED');
       this.admit(socket, key, hello);
+      if (hello) this.devices.seen(key, hello.device);
       return undefined;
     } catch (error) {
       if (isCodedError(error) && Object.hasOwn(HANDSHAKE_ERRORS, error.code)) {

@@ -13,8 +13,8 @@ import {
   isContentHash,
   Missing,
   type OpResult,
-  PAGE_DEFAULT,
-  PAGE_LIMIT,
+  PageQuery,
+  pageSize,
   parsePayload,
   POLL_LIMIT_SECONDS,
   type Ready,
@@ -23,8 +23,8 @@ import {
   type Snapshot,
   SnapshotParameters,
   syncError,
-  type TrashedFile,
-  type Version,
+  type Trash,
+  type Versions,
 } from '@atomo-cc/sync-protocol';
 import { Bearer, Needs, type StoreKey, StoreKeyGuard } from '../credentials/index.js';
 import { Feeds } from '../feeds/index.js';
@@ -151,11 +151,7 @@ export class SyncController {
 
   @Get('files/:fileId/versions')
   @Needs('read')
-  async versions(
-    @Bearer() key: StoreKey,
-    @Param('fileId') fileId: string,
-    @Query() query: Record<string, unknown>,
-  ): Promise<{ versions: Version[]; next: number | null }> {
+  async versions(@Bearer() key: StoreKey, @Param('fileId') fileId: string, @Query() query: unknown): Promise<Versions> {
     const { limit, before } = page(query);
     return this.database.transaction(key.tenantId, (tx) => versions(tx, key, uuid(fileId), limit, before));
   }
@@ -175,28 +171,15 @@ export class SyncController {
 
   @Get('trash')
   @Needs('read')
-  async trash(
-    @Bearer() key: StoreKey,
-    @Query() query: Record<string, unknown>,
-  ): Promise<{ files: TrashedFile[]; next: number | null }> {
+  async trash(@Bearer() key: StoreKey, @Query() query: unknown): Promise<Trash> {
     const { limit, before } = page(query);
     return this.database.transaction(key.tenantId, (tx) => trash(tx, key, limit, before));
   }
 }
 
-function pageSize(limit: string | undefined): number {
-  return Math.min(Math.max(Number(limit ?? PAGE_DEFAULT), 1), PAGE_LIMIT);
-}
-
-function page(query: Record<string, unknown>): { limit: number; before: number | null } {
-  const number = (name: string) => {
-    const given = query[name];
-    if (given === undefined) return undefined;
-    if (typeof given === 'string' && /^\d{1,15}$/.test(given)) return given;
-    throw syncError('VALIDATION_ERROR', `${name} must be a whole number from 0 on.`, { field: name });
-  };
-  const before = number('before');
-  return { limit: pageSize(number('limit')), before: before === undefined ? null : Number(before) };
+function page(query: unknown): { limit: number; before: number | null } {
+  const { limit, before } = parsePayload(PageQuery, query);
+  return { limit: pageSize(limit), before: before == null ? null : Number(before) };
 }
 
 function uuid(id: string): string {

@@ -65,8 +65,10 @@ async function aPair() {
   });
   const paths = (client: typeof near) => client.heard.map(({ payload }) => payload['path']);
   const settled = async (path: string) => {
+    // Each hears in order: who has heard the last one will hear no earlier one any more.
     await near.send('modified-file', { path, content: 'x' });
-    await eventually(`${path} is heard`, () => paths(far).includes(path));
+    await far.send('modified-file', { path: `far ${path}`, content: 'x' });
+    await eventually(`${path} is heard`, () => paths(far).includes(path) && paths(near).includes(`far ${path}`));
     near.heard.length = 0;
     far.heard.length = 0;
   };

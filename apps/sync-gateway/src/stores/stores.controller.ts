@@ -10,9 +10,13 @@ import {
 import { DEFAULT_TENANT_ID, isUuid, type TenantId, tenantId } from '@atomo-cc/kernel';
 import { AppDatabase } from '@atomo-cc/platform/postgres';
 import {
+  type AuditPage,
+  AuditQuery,
   CreateKeyBody,
   CreateStoreBody,
+  type DeviceView,
   type KeyView,
+  pageSize,
   parsePayload,
   REST_BASE,
   RotateKeyBody,
@@ -22,6 +26,7 @@ import {
   syncPath,
   TenantQuery,
 } from '@atomo-cc/sync-protocol';
+import { audit, listDevices } from '../audit/index.js';
 import { KeyRing, MasterKeyGuard } from '../credentials/index.js';
 import { Clients } from '../sockets/index.js';
 import { createStore, deleteStore, getStore, listStores } from './stores.js';
@@ -131,6 +136,31 @@ export class StoresController {
     const isRevoked = await this.database.transaction(tenantOf(query), (tx) => revokeApiKey(tx, store, id));
     if (!isRevoked) throw noKey(keyId);
     this.end([id]);
+  }
+
+  /** Who changed what, newest first. */
+  @Get(':storeId/audit')
+  async audit(@Param('storeId') storeId: string, @Query() query: unknown): Promise<AuditPage> {
+    const { path, keyId, device, limit, before } = parsePayload(AuditQuery, query);
+    const asked = {
+      path: path ?? null,
+      keyId: keyId ?? null,
+      device: device ?? null,
+      limit: pageSize(limit),
+      before: before == null ? null : Number(before),
+    };
+    return this.database.transaction(tenantOf(query), async (tx) => {
+      const { id } = await getStore(tx, uuid('store', storeId));
+      return audit(tx, id, asked);
+    });
+  }
+
+  @Get(':storeId/devices')
+  async devices(@Param('storeId') storeId: string, @Query() query: unknown): Promise<{ devices: DeviceView[] }> {
+    return this.database.transaction(tenantOf(query), async (tx) => {
+      const { id } = await getStore(tx, uuid('store', storeId));
+      return { devices: await listDevices(tx, id) };
+    });
   }
 
   private async keysOf(storeId: string, query: unknown): Promise<KeyView[]> {

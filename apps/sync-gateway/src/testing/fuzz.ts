@@ -1,5 +1,4 @@
-import { randomUUID } from 'node:crypto';
-import { CLIENT_EVENTS, CLIENT_EVENTS_2 } from '@atomo-cc/sync-protocol';
+import { CLIENT_MESSAGES } from '@atomo-cc/sync-protocol';
 import type { TestGateway } from './gateway.js';
 
 /** Numbers from a seed (mulberry32), so that a run can be repeated. */
@@ -40,14 +39,8 @@ const FIELDS = [
   'toString',
   'then',
 ];
-const EVENTS = [
-  ...Object.values(CLIENT_EVENTS),
-  ...Object.values(CLIENT_EVENTS_2),
-  'exception',
-  'message',
-  '__proto__',
-];
-const HANDLED: ReadonlySet<string> = new Set([...Object.values(CLIENT_EVENTS), ...Object.values(CLIENT_EVENTS_2)]);
+const HANDLED: ReadonlySet<string> = new Set(CLIENT_MESSAGES.map(({ event }) => event));
+const EVENTS = [...HANDLED, 'exception', 'message', '__proto__'];
 const HASH = `sha256:${'0'.repeat(64)}`;
 
 /** Payloads that no client should send, and some that are nearly right. */
@@ -75,7 +68,7 @@ class Junk {
         () => '\u202egnp',
         () => 'x'.repeat(Math.floor(this.next() * 3_000)),
         () => HASH,
-        () => randomUUID(),
+        () => this.uuid(),
         () => Buffer.from([0xff, 0xfe]),
       ])();
     if (depth > 4 || this.next() < 0.5) return leaf();
@@ -90,9 +83,15 @@ class Junk {
     return found;
   }
 
+  /** From the seed, as all else. */
+  uuid(): string {
+    const digits = Array.from({ length: 32 }, () => Math.floor(this.next() * 16).toString(16)).join('');
+    return digits.replace(/^(.{8})(.{4}).(.{3}).(.{3})(.{12})$/, '$1-$2-4$3-8$4-$5');
+  }
+
   operation(): unknown {
     if (this.next() < 0.3) return this.value(1);
-    const base = { opId: randomUUID(), op: this.pick(['put', 'delete', 'rename', 'delete-folder', 'rename-folder']) };
+    const base = { opId: this.uuid(), op: this.pick(['put', 'delete', 'rename', 'delete-folder', 'rename-folder']) };
     return { ...base, path: 'f/a.md', newPath: 'f/b.md', hash: HASH, size: 0, [this.pick(FIELDS)]: this.value(1) };
   }
 
@@ -111,58 +110,87 @@ class Junk {
   }
 }
 
+/** Sockets that send at the same time. */
+const SOCKETS = 4;
+/** Events of one connection. */
+const EVENTS_OF_A_SOCKET = 200;
+
+/** What was sent, and the codes of what was answered. */
+export interface Fuzzed {
+  readonly sent: number;
+  readonly codes: ReadonlyMap<string, number>;
+}
+
 /**
- * Sends so many malformed events to a gateway: to the handlers of both protocols, with and without an ack, and on a tenth
- * of the connections frames below Socket.IO that make no sense.
- * @returns how many were sent, and the codes of what was answered
+ * Sends so many malformed events to a gateway: to the handlers of both protocols, over several sockets at once with several
+ * keys, with and without an ack, and on a tenth of the connections frames below Socket.IO that make no sense. What is sent
+ * follows from the seed alone; in which order the sockets are served does not.
  */
 export async function fuzz(
   gateway: TestGateway,
-  key: string,
+  keys: readonly string[],
   count: number,
   seed: number,
-): Promise<{ sent: number; codes: Map<string, number> }> {
-  const next = random(seed);
-  const junk = new Junk(next);
+): Promise<Fuzzed> {
   const codes = new Map<string, number>();
   const note = (code: string) => void codes.set(code, (codes.get(code) ?? 0) + 1);
-  const auths = [{ apiKey: key }, { apiKey: key, protocol: 2, device: { id: 'fuzz' } }];
-  let sent = 0;
-  while (sent < count) {
-    const client = await gateway.connectWith(junk.pick(auths)).catch(() => null);
-    if (!client) {
-      note('refused connection');
-      continue;
+  let left = count;
+  const lane = async (place: number) => {
+    const next = random(seed * SOCKETS + place);
+    while (left > 0) {
+      const share = Math.min(EVENTS_OF_A_SOCKET, left);
+      left -= share;
+      left += share - (await fuzzOnce(gateway, keys, share, next, note));
     }
-    let waiting = 0;
-    const isRough = next() < 0.1;
-    const ended = new Promise<void>((resolve) => client.socket.once('disconnect', () => resolve()));
-    const answered: Promise<void>[] = [];
-    for (let left = Math.min(200, count - sent); left > 0 && client.socket.connected; left -= 1) {
-      sent += 1;
-      const event = junk.pick(EVENTS);
-      const payload = next() < 0.8 ? [junk.object()] : [junk.value(), junk.value()];
-      if (isRough && next() < 0.05) {
-        const raw = client.socket.io.engine as unknown as { transport: { ws: { send(frame: string): void } } };
-        raw.transport.ws.send(junk.frame());
-      } else if (next() < 0.2 || !HANDLED.has(event)) client.socket.emit(event, ...payload);
-      else {
-        waiting += 1;
-        answered.push(
-          new Promise((resolve) => {
-            client.socket.emit(event, ...payload, (ack: { error?: { code: string } }) => {
-              waiting -= 1;
-              note(ack.error?.code ?? 'success');
-              resolve();
-            });
-          }),
-        );
-      }
-    }
-    // A frame that makes no sense may cost its connection; on one that stays, everything that is handled is answered.
-    await Promise.race([ended, Promise.all(answered)]);
-    if (client.socket.connected && waiting > 0) note('no answer');
-    client.socket.disconnect();
+  };
+  await Promise.all(Array.from({ length: SOCKETS }, (_, place) => lane(place)));
+  return { sent: count - left, codes };
+}
+
+/** One connection, from its handshake to its end. Answers how many events it sent. */
+async function fuzzOnce(
+  gateway: TestGateway,
+  keys: readonly string[],
+  share: number,
+  next: () => number,
+  note: (code: string) => void,
+): Promise<number> {
+  const junk = new Junk(next);
+  const apiKey = junk.pick(keys);
+  const auth = next() < 0.5 ? { apiKey } : { apiKey, protocol: 2, device: { id: 'fuzz' } };
+  const client = await gateway.connectWith(auth).catch(() => null);
+  if (!client) {
+    note('refused connection');
+    return 0;
   }
-  return { sent, codes };
+  let waiting = 0;
+  let sent = 0;
+  const isRough = next() < 0.1;
+  const ended = new Promise<void>((resolve) => client.socket.once('disconnect', () => resolve()));
+  const answered: Promise<void>[] = [];
+  for (; sent < share && client.socket.connected; sent += 1) {
+    const event = junk.pick(EVENTS);
+    const payload = next() < 0.8 ? [junk.object()] : [junk.value(), junk.value()];
+    if (isRough && next() < 0.05) {
+      const raw = client.socket.io.engine as unknown as { transport: { ws: { send(frame: string): void } } };
+      raw.transport.ws.send(junk.frame());
+    } else if (next() < 0.2 || !HANDLED.has(event)) client.socket.emit(event, ...payload);
+    else {
+      waiting += 1;
+      answered.push(
+        new Promise((resolve) => {
+          client.socket.emit(event, ...payload, (ack: { error?: { code: string } }) => {
+            waiting -= 1;
+            note(ack.error?.code ?? 'success');
+            resolve();
+          });
+        }),
+      );
+    }
+  }
+  // A frame that makes no sense may cost its connection; on one that stays, everything that is handled is answered.
+  await Promise.race([ended, Promise.all(answered)]);
+  if (client.socket.connected && waiting > 0) note('no answer');
+  client.socket.disconnect();
+  return sent;
 }

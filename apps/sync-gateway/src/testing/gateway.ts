@@ -1,5 +1,7 @@
 import { createHash, randomUUID } from 'node:crypto';
 import { once } from 'node:events';
+import { ModulesContainer } from '@nestjs/core';
+import type { FastifyInstance } from 'fastify';
 import { io, type Socket } from 'socket.io-client';
 import { startService } from '@atomo-cc/platform/lifecycle';
 import {
@@ -20,6 +22,7 @@ import {
 import { redisTestUrl } from '@atomo-cc/testing';
 import { loadGatewayConfig } from '../config.js';
 import { gatewayService } from '../service.js';
+import { Described } from './described.js';
 
 /** How long a test waits for an answer before it says so. */
 const ANSWER_MS = 10_000;
@@ -32,15 +35,21 @@ export interface Answer<Body = unknown> {
 
 /** A gateway on a free port, as a client sees it. */
 export class TestGateway {
+  /** What all that this gateway takes and gives is held to. */
+  readonly described = new Described();
+
   private constructor(
     readonly url: string,
-    /** Stops the gateway, which ends its sockets. */
-    readonly stop: () => Promise<void>,
+    /** The routes that it has, as `GET /health`. */
+    readonly routes: readonly string[],
+    /** The socket events that it takes. */
+    readonly events: readonly string[],
+    private readonly end: () => Promise<void>,
   ) {}
 
   /** One that runs elsewhere and is stopped there. */
   static at(url: string): TestGateway {
-    return new TestGateway(url, () => Promise.resolve());
+    return new TestGateway(url, [], [], () => Promise.resolve());
   }
 
   /** Starts a gateway on the database. */
@@ -55,8 +64,31 @@ export class TestGateway {
       DATABASE_URL: databaseUrl,
       REDIS_URL: more.redisUrl ?? redisTestUrl(),
     });
-    const service = await startService({ ...(await gatewayService(config)), port: 0 });
-    return new TestGateway(service.url, () => service.stop());
+    const options = await gatewayService(config);
+    const routes: string[] = [];
+    const events: string[] = [];
+    const service = await startService({
+      ...options,
+      port: 0,
+      configure: (app) => {
+        const fastify: FastifyInstance = app.getHttpAdapter().getInstance();
+        fastify.addHook('onRoute', ({ method, url }) => {
+          for (const each of [method].flat()) routes.push(`${each} ${url}`);
+        });
+        for (const module of app.get(ModulesContainer).values()) {
+          for (const { metatype } of module.providers.values()) events.push(...eventsOf(metatype));
+        }
+        return options.configure?.(app);
+      },
+    });
+    return new TestGateway(service.url, routes, [...new Set(events)], () => service.stop());
+  }
+
+  /** Stops the gateway, which ends its sockets. @throws when something that it sent is not as the documents tell */
+  async stop(): Promise<void> {
+    await this.end();
+    const [fault] = this.described.faults;
+    if (fault) throw new Error(fault);
   }
 
   /** One REST call. */
@@ -67,7 +99,10 @@ export class TestGateway {
       ...(body !== undefined && { body: typeof body === 'string' ? body : JSON.stringify(body) }),
     });
     const text = await response.text();
-    return { status: response.status, body: (text && JSON.parse(text)) as Body };
+    const { status } = response;
+    const answer = (text && JSON.parse(text)) as Body;
+    this.described.call({ method, path, body, status, answer });
+    return { status, body: answer };
   }
 
   /** A call with the development master key. */
@@ -118,6 +153,7 @@ export class TestGateway {
         forceNew: true,
         ...(via === 'query' ? { query: { apiKey: key } } : { auth: { apiKey: key } }),
       }),
+      this.described,
     );
     await client.connected();
     return client;
@@ -125,18 +161,39 @@ export class TestGateway {
 
   /** A client whose handshake has this `auth`. @throws the connect_error of the handshake */
   async connectWith(auth: Record<string, unknown>): Promise<Client> {
-    const client = new Client(io(this.url, { transports: ['websocket'], reconnection: false, forceNew: true, auth }));
+    const client = new Client(
+      io(this.url, { transports: ['websocket'], reconnection: false, forceNew: true, auth }),
+      this.described,
+      auth['protocol'] === 2 ? 2 : 1,
+    );
     await client.connected();
     return client;
   }
+}
+
+/** The events that a class subscribes to, as Nest keeps them. */
+function eventsOf(provider: unknown): string[] {
+  const prototype = (provider as { prototype?: object } | null)?.prototype ?? {};
+  return Object.getOwnPropertyNames(prototype).flatMap((method) => {
+    const handler = Object.getOwnPropertyDescriptor(prototype, method)?.value as object | undefined;
+    if (typeof handler !== 'function') return [];
+    return (Reflect.getMetadata('message', handler) as string | undefined) ?? [];
+  });
 }
 
 /** A connected client that remembers what it heard. */
 export class Client {
   readonly heard: { event: string; payload: Record<string, unknown> }[] = [];
 
-  constructor(readonly socket: Socket) {
-    socket.onAny((event: string, payload: Record<string, unknown>) => this.heard.push({ event, payload }));
+  constructor(
+    readonly socket: Socket,
+    private readonly described: Described,
+    readonly protocol: 1 | 2 = 1,
+  ) {
+    socket.onAny((event: string, payload: Record<string, unknown>) => {
+      this.heard.push({ event, payload });
+      described.event(protocol, event, payload);
+    });
   }
 
   /** Settles when the handshake is over. @throws its connect_error */
@@ -149,7 +206,9 @@ export class Client {
 
   /** Sends an event and answers its ack. */
   async send(event: string, ...payload: unknown[]): Promise<Ack> {
-    return (await this.socket.timeout(ANSWER_MS).emitWithAck(event, ...payload)) as Ack;
+    const ack = (await this.socket.timeout(ANSWER_MS).emitWithAck(event, ...payload)) as Ack;
+    this.described.ack(this.protocol, event, payload[0], ack);
+    return ack;
   }
 
   /** The next `count` events that were not taken yet, as `[event, payload]`. */
@@ -188,6 +247,8 @@ export class Device2 extends Client {
     const auth = { apiKey: key, protocol: 2, device: { id: device, name: device }, ...(cursor && { cursor }) };
     const client = new Device2(
       io(gateway.url, { transports: ['websocket'], reconnection: false, forceNew: true, auth }),
+      gateway.described,
+      2,
     );
     await client.connected();
     const [[event, payload]] = (await client.take(1)) as [[string, Record<string, unknown>]];
@@ -198,7 +259,7 @@ export class Device2 extends Client {
 
   /** Sends an event and answers its ack without `success`. @throws the code of a refusal */
   async ask<Answer>(event: string, payload: unknown = {}): Promise<Answer> {
-    const ack = (await this.socket.timeout(ANSWER_MS).emitWithAck(event, payload)) as Ack2<Answer>;
+    const ack = (await this.send(event, payload)) as Ack2<Answer>;
     if (!ack.success) throw Object.assign(new Error(ack.error.code), ack.error);
     return ack;
   }

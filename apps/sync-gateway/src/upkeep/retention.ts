@@ -76,6 +76,14 @@ export async function clearStore(tx: Tx, tenant: string, store: string, days: nu
     `delete from store_ops where tenant_id = $1 and store_id = $2 and at < now() - $3 * interval '1 day'`,
     [...ids, days],
   );
+  await tx.execute('delete from store_settings where tenant_id = $1 and store_id = $2 and expires_at < now()', ids);
+  // A device may be connected for longer than that, and is then in the log.
+  await tx.execute(
+    `delete from store_devices d
+     where tenant_id = $1 and store_id = $2 and last_seen_at < now() - $3 * interval '1 day'
+       and not exists (select 1 from store_changes c where c.tenant_id = $1 and c.store_id = $2 and c.device = d.id)`,
+    [...ids, days],
+  );
   await tx.execute(
     `with named as (
        select content_hash as hash from store_files where tenant_id = $1 and store_id = $2 and content_hash is not null
