@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { hash as digest } from 'node:crypto';
 import { CONTENT_LIMIT, contentFault, type ContentHash, fileKind, type SyncPath } from '@atomo-cc/sync-protocol';
 
 /** How protocol 1 carries a file's bytes in its `content`. */
@@ -20,7 +20,7 @@ const decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
 
 /** The hash of bytes, as protocol 2 shows it. */
 export function hashOfBytes(bytes: Uint8Array): ContentHash {
-  return `sha256:${createHash('sha256').update(bytes).digest('hex')}` as ContentHash;
+  return `sha256:${digest('sha256', bytes, 'hex')}` as ContentHash;
 }
 
 /** The string that protocol 1 carries for these bytes. */
@@ -40,12 +40,11 @@ export function bytesOf(path: SyncPath, content: string): { bytes: Buffer; as: C
   return { bytes: Buffer.from(content), as: 'text' };
 }
 
-/** How protocol 1 shows bytes that came by protocol 2; null when it cannot: they are longer than its content may be. */
-export function carriedOf(path: SyncPath, bytes: Buffer): Carried | null {
+/** How protocol 1 shows bytes of this hash that came by protocol 2; null when it cannot: they are longer than its content may be. */
+export function carriedOf(path: SyncPath, bytes: Buffer, hash: ContentHash): Carried | null {
   if (!fileKind(path).isBinary) {
     const text = textOf(bytes);
-    if (text !== null && contentFault(text) === null)
-      return { as: 'text', hash: hashOfBytes(bytes), size: bytes.length };
+    if (text !== null && contentFault(text) === null) return { as: 'text', hash, size: bytes.length };
   }
   const content = bytes.toString('base64');
   return content.length > CONTENT_LIMIT ? null : carriedString(content, 'base64');
@@ -53,7 +52,8 @@ export function carriedOf(path: SyncPath, bytes: Buffer): Carried | null {
 
 /** How protocol 1 shows a string that it carried itself. */
 export function carriedString(content: string, as: Carriage): Carried {
-  return { as, hash: hashOfBytes(Buffer.from(content)), size: Buffer.byteLength(content) };
+  const bytes = Buffer.from(content);
+  return { as, hash: hashOfBytes(bytes), size: bytes.length };
 }
 
 function textOf(bytes: Buffer): string | null {

@@ -14,7 +14,7 @@ import {
   type SyncPath,
 } from '@atomo-cc/sync-protocol';
 import type { StoreKey } from '../credentials/index.js';
-import { CARRIED_LIMIT_BYTES, type Carried, carriedOf, hashOfBytes } from './carried.js';
+import { bytesOf, CARRIED_LIMIT_BYTES, type Carried, carriedOf, carriedString, hashOfBytes } from './carried.js';
 
 /**
  * The bytes of files by their hash, once for each store.
@@ -115,16 +115,13 @@ export class Contents {
     return wanted.filter((hash) => !there.has(hash));
   }
 
-  /** Prepares bytes that are at hand. */
-  ofBytes(path: SyncPath, bytes: Buffer, hash: ContentHash = hashOfBytes(bytes), carried?: Carried): FileContent {
-    return { hash, size: bytes.length, carried: carried ?? carriedOf(path, bytes), bytes, store: { bytes } };
-  }
-
   /**
-   * Prepares bytes of protocol 1, which may be longer than a part: what is beyond one is stored here, ahead of the change.
+   * Prepares a content of protocol 1, which may be longer than a part: what is beyond one is stored here, ahead of the change.
    */
-  async ofContent(key: StoreKey, bytes: Buffer, carried: Carried): Promise<FileContent> {
+  async ofContent(key: StoreKey, path: SyncPath, content: string): Promise<FileContent> {
+    const { bytes, as } = bytesOf(path, content);
     const hash = hashOfBytes(bytes);
+    const carried = as === 'text' ? { as, hash, size: bytes.length } : carriedString(content, as);
     if (bytes.length <= PART_LIMIT_BYTES) return { hash, size: bytes.length, carried, bytes, store: { bytes } };
     const parts: ContentHash[] = [];
     for (let from = 0; from < bytes.length; from += PART_LIMIT_BYTES) {
@@ -143,7 +140,7 @@ export class Contents {
     if (op.inline != null || op.hash === EMPTY_HASH) {
       const bytes = Buffer.from(op.inline ?? '', 'base64');
       if (hashOfBytes(bytes) !== op.hash || bytes.length !== op.size) throw mismatch();
-      return this.ofBytes(op.path, bytes, op.hash);
+      return { hash: op.hash, size: op.size, carried: carriedOf(op.path, bytes, op.hash), bytes, store: { bytes } };
     }
     const [single] = op.parts ?? [op.hash];
     const isWhole = (op.parts?.length ?? 1) === 1 && single === op.hash;
@@ -169,7 +166,7 @@ export class Contents {
       return {
         hash: op.hash,
         size,
-        carried: whole && carriedOf(op.path, whole),
+        carried: whole && carriedOf(op.path, whole, op.hash),
         bytes: whole && whole.length <= KEPT_BYTES ? whole : null,
         store: isWhole ? null : { parts: names },
       };

@@ -3,10 +3,10 @@ import { PAGE_DEFAULT, type Resync, SERVER_EVENTS_2 } from '@atomo-cc/sync-proto
 import { type Logged, pieceFor, staleness, type Standing } from '../log/index.js';
 import { type ClientSocket, pendingBytes } from '../sockets/index.js';
 
-/** What may wait for one client of protocol 2 before it is sent nothing more. */
-const BUDGET_BYTES = 4 * 1024 * 1024;
+/** What may wait for one client of protocol 2 before it is sent nothing more; with the page that goes beyond it, less than 4 MiB. */
+const BUDGET_BYTES = 1024 * 1024;
 /** Below it a client that was too slow is given the next page. */
-const REFILL_BYTES = 1024 * 1024;
+const REFILL_BYTES = 512 * 1024;
 /** How often a slow client is looked at. */
 const LOOK_MS = 50;
 /** A client that has taken nothing for so long is cut; it may come back with its cursor. */

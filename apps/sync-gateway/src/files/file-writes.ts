@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto';
+import { hash } from 'node:crypto';
 import { Injectable } from '@nestjs/common';
 import { isCodedError } from '@atomo-cc/kernel';
 import { AppDatabase } from '@atomo-cc/platform/postgres';
@@ -205,7 +205,7 @@ function answerOf(
 }
 
 function fingerprintOf(says: unknown): string {
-  return createHash('sha256').update(JSON.stringify(says)).digest('base64url').slice(0, 22);
+  return hash('sha256', JSON.stringify(says), 'base64url').slice(0, 22);
 }
 
 function takeBatch(lane: Waiting[]): Waiting[] {

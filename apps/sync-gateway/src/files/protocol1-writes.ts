@@ -1,7 +1,7 @@
 import { Injectable } from '@nestjs/common';
 import type { SyncPath } from '@atomo-cc/sync-protocol';
 import { Bounds } from '../bounds/index.js';
-import { bytesOf, carriedString, Contents, type FileContent } from '../contents/index.js';
+import { Contents } from '../contents/index.js';
 import { requirePath, type StoreKey } from '../credentials/index.js';
 import { FileWrites } from './file-writes.js';
 import type { Outcome } from './workspace.js';
@@ -32,7 +32,7 @@ export class Protocol1Writes {
     existing: 'overwrite' | 'keep' | 'refuse',
   ): Promise<Outcome> {
     await this.admit(writer, content.length, path);
-    const prepared = await this.prepare(writer, path, content);
+    const prepared = await this.contents.ofContent(writer.key, path, content);
     return this.write(writer, { kind: 'put', path, content: prepared, existing });
   }
 
@@ -53,18 +53,13 @@ export class Protocol1Writes {
 
   async rename(writer: Protocol1Writer, from: SyncPath, to: SyncPath): Promise<Outcome> {
     await this.admit(writer, 0, from, to);
-    const instead = await this.prepare(writer, to, '');
+    const instead = await this.contents.ofContent(writer.key, to, '');
     return this.write(writer, { kind: 'rename', from, to, instead });
   }
 
   private async admit({ key }: Protocol1Writer, bytes: number, ...paths: SyncPath[]): Promise<void> {
     for (const path of paths) requirePath(key, path);
     await this.bounds.takeSlowly(key.id, 1, bytes);
-  }
-
-  private async prepare({ key }: Protocol1Writer, path: SyncPath, content: string): Promise<FileContent> {
-    const { bytes, as } = bytesOf(path, content);
-    return this.contents.ofContent(key, bytes, carriedString(content, as));
   }
 
   private async write({ key, sender }: Protocol1Writer, intent: Parameters<FileWrites['write']>[0]['intent']) {
