@@ -1,236 +1,365 @@
-// node tools/bench/file-sync.mjs  (with `npm start` running, or DATABASE_URL and REDIS_URL)
+// File sync: the gateway as it is built, a process of its own, beside a bare Socket.IO relay and Hocuspocus in the same run. Notes of 1 KB,
+// all clients in this process. Each section is run alone by its name; without one, all are.
 //
-// Acked writes a second into one store, single and in pushes of 20, by protocol 1 and 2; the time from a write to the other
-// clients, with 1 and with 20 of them, beside a bare Socket.IO relay in the same run; the first sync of 1,000 files; a
-// reconnect with nothing new. Contents of 1 KB. Gateway and relay are processes of their own, all clients are in this one.
-import { fork } from 'node:child_process';
-import { createHash, randomBytes, randomUUID } from 'node:crypto';
-import fs from 'node:fs';
-import path from 'node:path';
-import { createServer } from 'node:net';
-import { io } from 'socket.io-client';
-import { percentile, ROOT, withBenchDatabase } from './bench-database.mjs';
+//   npm install --prefix tools/bench
+//   node tools/bench/file-sync.mjs [section …] [--seconds 5] [--rounds 3] [--profile FOLDER]
+//
+// writes      acked writes a second from 8 clients that all hear of everything, single ones and in pushes of 20
+// edits       acked edits a second of 8 people with their own clients, beside Hocuspocus, as shipped and storing each edit
+// latency     from a write to the other clients, 1, 20 and 200 of them, on one node and on two, beside Hocuspocus and the relay
+// first-sync  1,000 and 16,000 files into an empty client
+// reconnect   a client that comes back, and nothing is new
+// idle        memory of a socket that does nothing, of 2,000
+// paused      the server's memory while a client takes nothing from the line
+//
+// What is compared runs in turns, so that whatever else the machine does meets all arms; where it can, the CPU's time is printed
+// too, which other work changes less. --profile writes CPU profiles of the gateways. It needs what `npm start` provides.
+import { parseArgs } from 'node:util';
+import { percentile, withBenchDatabase } from './bench-database.mjs';
+import { authors, connect, gatewayArm, hashOf, hocuspocusArm, put, relayArm, text, two } from './file-sync/arms.mjs';
+import { LightClient } from './file-sync/light-client.mjs';
+import { aStore, startGateway, startPeer, stop, stopAll, usageOf } from './file-sync/servers.mjs';
 
-const SECONDS = 5;
-const LATENCY_WRITES = 400;
+const { values: given, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    seconds: { type: 'string', default: '5' },
+    rounds: { type: 'string', default: '3' },
+    profile: { type: 'string' },
+  },
+});
+const SECONDS = Number(given.seconds);
+const ROUNDS = Number(given.rounds);
+const WRITERS = 8;
+/** Writes of one arm before it is the other's turn, and turns. The first turn warms up code and connections. */
+const TURN_WRITES = 20;
+const TURNS = 21;
 const PAUSE_MS = 5;
-const MASTER = 'sk_admin_dev';
+const MIB = 1024 * 1024;
 
-const redisUrl =
-  process.env.REDIS_URL ??
-  JSON.parse(fs.readFileSync(path.resolve(ROOT, process.env.ATOMO_HOME ?? '.atomo', 'run.json'), 'utf8')).redisUrl;
-const text = () => randomBytes(768).toString('base64');
-const hashOf = (bytes) => `sha256:${createHash('sha256').update(bytes).digest('hex')}`;
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+const sorted = (numbers) => numbers.toSorted((a, b) => a - b);
+const middle = (numbers) => percentile(sorted(numbers), 0.5);
+const show = (times) => `p50 ${percentile(times, 0.5).toFixed(1)} ms, p99 ${percentile(times, 0.99).toFixed(1)} ms`;
+const gatewayOf = (databaseUrl) => startGateway(databaseUrl, given.profile);
+const json = (ops) => `{"ops":[${ops.map((op) => JSON.stringify(op)).join(',')}]}`;
 
-function putOf(name) {
-  const bytes = Buffer.from(text());
-  const inline = bytes.toString('base64');
-  return { opId: randomUUID(), op: 'put', path: name, hash: hashOf(bytes), size: bytes.length, inline };
+async function push(client, ops) {
+  const ack = await client.send('push', json(ops));
+  if (!ack.includes('"success":true') || ack.includes('"success":false')) throw new Error(ack);
 }
 
-async function freePort() {
-  const server = createServer().listen(0, '127.0.0.1');
-  await new Promise((resolve) => server.once('listening', resolve));
-  const { port } = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  return port;
-}
-
-async function startGateway(databaseUrl) {
-  const port = await freePort();
-  const env = {
-    ...process.env,
-    ATOMO_MODE: 'embedded',
-    LOG_LEVEL: 'error',
-    DATABASE_URL: databaseUrl,
-    REDIS_URL: redisUrl,
-    SYNC_GATEWAY_PORT: String(port),
-    SYNC_OPS_PER_SECOND: '1000000',
-    GATEWAY_MASTER_KEY: MASTER,
-    ATOMO_SUPERVISOR: '',
-  };
-  const child = fork(path.join(ROOT, 'apps/sync-gateway/dist/main.js'), {
-    env,
-    stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
-  });
-  const url = `http://127.0.0.1:${port}`;
-  for (let left = 100; ; left -= 1) {
-    const isReady = await fetch(`${url}/health/ready`).then(
-      ({ ok }) => ok,
-      () => false,
-    );
-    if (isReady) return { url, child };
-    if (left === 0) throw new Error('the gateway does not start');
-    await sleep(200);
-  }
-}
-
-async function startRelay() {
-  const child = fork(path.join(import.meta.dirname, 'relay.mjs'));
-  const { url } = await new Promise((resolve) => child.once('message', resolve));
-  return { url, child };
-}
-
-async function connect(url, auth) {
-  const socket = io(url, { transports: ['websocket'], forceNew: true, reconnection: false, auth });
-  await new Promise((resolve, reject) => {
-    socket.once(auth?.protocol === 2 ? 'ready' : 'connect', resolve);
-    socket.once('connect_error', reject);
-  });
-  return socket;
-}
-
-async function admin(url, route, body) {
-  const response = await fetch(`${url}/api/v1/admin${route}`, {
-    method: 'POST',
-    headers: { 'x-api-key': MASTER, 'content-type': 'application/json' },
-    body: JSON.stringify(body),
-  });
-  return response.json();
-}
-
-async function aStore(url) {
-  const { id } = await admin(url, '/stores', { name: 'bench' });
-  const { key } = await admin(url, `/stores/${id}/keys`, { name: 'bench', permissions: ['read', 'write'] });
-  return key;
-}
-
-/** Operations a second that were acked, with `inFlight` events under way at any time, from 8 sockets of one store. */
-async function throughput(sockets, inFlight, each, send) {
-  const until = performance.now() + SECONDS * 1000;
-  let done = 0;
+/** Runs `send(lane)` over and over with so many lanes at a time; how many a second, and what one cost the server and us. */
+async function rateOf(server, lanes, each, send, seconds = SECONDS) {
+  const before = await usageOf(server);
+  const own = process.cpuUsage();
   const from = performance.now();
-  const lanes = Array.from({ length: inFlight }, async (_, lane) => {
-    const socket = sockets[lane % sockets.length];
-    while (performance.now() < until) {
-      await send(socket, lane);
+  let done = 0;
+  const run = async (lane) => {
+    while (performance.now() < from + seconds * 1000) {
+      await send(lane);
       done += each;
     }
-  });
-  await Promise.all(lanes);
-  return Math.round((done / (performance.now() - from)) * 1000);
+  };
+  await Promise.all(Array.from({ length: lanes }, (_, lane) => run(lane)));
+  const rate = Math.round((done / (performance.now() - from)) * 1000);
+  const { user, system } = process.cpuUsage(own);
+  const after = await usageOf(server);
+  const perOp = (ms) => `${((ms / done) * 1000).toFixed(0)} µs`;
+  return {
+    rate,
+    cost: `CPU of one: server ${perOp(after.cpuMs - before.cpuMs)}, clients ${perOp((user + system) / 1000)}`,
+  };
 }
 
-/** From the emit of a write to each other client's event: milliseconds, sorted. */
-async function latency(writer, readers, write, marker) {
-  const sent = new Map();
-  const times = [];
-  let heard = 0;
-  for (const reader of readers) {
-    reader.on('changes', (payload) => {
-      for (const mark of marker(payload)) {
-        const at = sent.get(mark);
-        if (at === undefined) continue;
-        times.push(performance.now() - at);
-        heard += 1;
-      }
+async function writes(databaseUrl) {
+  const gateway = await gatewayOf(databaseUrl);
+  const arms = [];
+  for (const inFlight of [1, 10, 50]) {
+    arms.push({
+      name: `protocol 1, ${inFlight} in flight`,
+      lanes: inFlight,
+      each: 1,
+      auth: (key) => ({ apiKey: key }),
+      send: async (client, lane) => {
+        const ack = await client.send('modified-file', `{"path":"n/${lane}.md","content":"${text()}"}`);
+        if (!ack.includes('"success":true')) throw new Error(ack);
+      },
     });
   }
-  for (let n = 0; n < LATENCY_WRITES; n += 1) {
-    const { mark, event, payload } = write(n);
-    sent.set(mark, performance.now());
-    await writer.emitWithAck(event, payload);
-    await sleep(PAUSE_MS);
+  for (const [each, inFlight] of [
+    [1, 1],
+    [1, 50],
+    [20, 8],
+    [20, 16],
+  ]) {
+    arms.push({
+      name: `protocol 2, pushes of ${each}, ${inFlight} in flight`,
+      lanes: inFlight,
+      each,
+      auth: (key, n) => two(key, `d${n}`),
+      send: (client, lane) =>
+        push(
+          client,
+          Array.from({ length: each }, (_, n) => put(`n/${lane}-${n}.md`)),
+        ),
+    });
   }
-  for (let left = 200; heard < LATENCY_WRITES * readers.length && left > 0; left -= 1) await sleep(20);
-  for (const reader of readers) reader.off('changes');
-  if (heard !== LATENCY_WRITES * readers.length)
-    throw new Error(`heard ${heard} of ${LATENCY_WRITES * readers.length}`);
-  // The first ones warm up code and connections.
-  return times.slice(times.length / 10).toSorted((a, b) => a - b);
+  for (const { name, lanes, each, auth, send } of arms) {
+    const [key] = await aStore(gateway);
+    const clients = await Promise.all(
+      Array.from({ length: WRITERS }, (_, n) => LightClient.connect(gateway.url, auth(key, n))),
+    );
+    const run = (seconds) => rateOf(gateway, lanes, each, (lane) => send(clients[lane % WRITERS], lane), seconds);
+    await run(1);
+    const { rate, cost } = await run(SECONDS);
+    console.log(`${name}: ${rate} acked writes/s (${cost})`);
+    for (const client of clients) client.close();
+  }
 }
 
-const show = (times) => `p50 ${percentile(times, 0.5).toFixed(1)} ms, p99 ${percentile(times, 0.99).toFixed(1)} ms`;
-const two = (apiKey, id, more = {}) => ({ apiKey, protocol: 2, device: { id }, ...more });
-
-await withBenchDatabase(async (databaseUrl) => {
-  const gateway = await startGateway(databaseUrl);
-  const relay = await startRelay();
-  try {
-    for (const inFlight of [1, 10, 50]) {
-      const key = await aStore(gateway.url);
-      const sockets = await Promise.all(Array.from({ length: 8 }, () => connect(gateway.url, { apiKey: key })));
-      const rate = await throughput(sockets, inFlight, 1, (socket, lane) =>
-        socket.emitWithAck('modified-file', { path: `n/${lane}.md`, content: text() }),
-      );
-      console.log(`protocol 1, 8 clients that all hear, ${inFlight} in flight: ${rate} acked writes/s`);
-      for (const socket of sockets) socket.disconnect();
+async function edits(databaseUrl) {
+  const servers = {
+    gateway: await gatewayOf(databaseUrl),
+    shipped: await startPeer('hocuspocus', { DATABASE_URL: databaseUrl }),
+    durable: await startPeer('hocuspocus', { DATABASE_URL: databaseUrl, DURABLE: '1' }),
+  };
+  for (const lanes of [WRITERS, 6 * WRITERS]) {
+    const [key] = await aStore(servers.gateway);
+    const sockets = await Promise.all(
+      Array.from({ length: WRITERS }, (_, n) => connect(servers.gateway.url, two(key, `d${n}`))),
+    );
+    const peers = { shipped: await authors(servers.shipped, WRITERS, false) };
+    peers.durable = await authors(servers.durable, WRITERS, true);
+    const note = (lane) => `n/${lane}.md`;
+    const arms = {
+      gateway: async (lane) => {
+        const { results } = await sockets[lane % WRITERS].emitWithAck('push', { ops: [put(note(lane))] });
+        if (!results[0].success) throw new Error(JSON.stringify(results));
+      },
+      shipped: (lane) => peers.shipped[lane % WRITERS].edit(note(lane)),
+      durable: (lane) => peers.durable[lane % WRITERS].edit(note(lane)),
+    };
+    const found = { gateway: [], shipped: [], durable: [] };
+    for (let round = 0; round <= ROUNDS; round += 1) {
+      for (const [name, send] of Object.entries(arms)) {
+        const { rate } = await rateOf(servers[name], lanes, 1, send, round === 0 ? 1 : SECONDS);
+        if (round > 0) found[name].push(rate);
+      }
     }
-    for (const [each, inFlight] of [
-      [1, 50],
-      [20, 8],
-      [20, 16],
-    ]) {
-      const key = await aStore(gateway.url);
-      const sockets = await Promise.all(Array.from({ length: 8 }, (_, n) => connect(gateway.url, two(key, `d${n}`))));
-      const rate = await throughput(sockets, inFlight, each, async (socket, lane) => {
-        const ops = Array.from({ length: each }, (_, n) => putOf(`n/${lane}-${n}.md`));
-        const { results } = await socket.emitWithAck('push', { ops });
-        if (results.some(({ success }) => !success)) throw new Error(JSON.stringify(results));
-      });
-      console.log(
-        `protocol 2, 8 clients that all hear, pushes of ${each}, ${inFlight} in flight: ${rate} acked operations/s`,
-      );
-      for (const socket of sockets) socket.disconnect();
-    }
-    for (const count of [1, 20]) {
-      const key = await aStore(gateway.url);
-      const writer = await connect(gateway.url, two(key, 'w'));
-      const readers = await Promise.all(
-        Array.from({ length: count }, (_, n) => connect(gateway.url, two(key, `r${n}`))),
-      );
-      const bare = await Promise.all(Array.from({ length: count + 1 }, () => connect(relay.url)));
-      const ours = await latency(
-        writer,
-        readers,
-        (n) => {
-          const op = putOf(`${n % 50}.md`);
-          return { mark: op.opId, event: 'push', payload: { ops: [op] } };
-        },
-        ({ changes }) => changes.map(({ opId }) => opId),
-      );
-      const relayed = await latency(
-        bare[0],
-        bare.slice(1),
-        () => {
-          const op = putOf('a.md');
-          return { mark: op.opId, event: 'write', payload: op };
-        },
-        ({ opId }) => [opId],
-      );
-      const ratio = percentile(ours, 0.99) / percentile(relayed, 0.99);
-      console.log(
-        `write → ${count} other clients: ${show(ours)}; bare relay ${show(relayed)}; p99 ratio ${ratio.toFixed(2)}`,
-      );
-      for (const socket of [writer, ...readers, ...bare]) socket.disconnect();
-    }
-    const key = await aStore(gateway.url);
-    const writer = await connect(gateway.url, two(key, 'w'));
-    for (let n = 0; n < 1_000; n += 100) {
-      await writer.emitWithAck('push', { ops: Array.from({ length: 100 }, (_, m) => putOf(`first/${n + m}.md`)) });
-    }
-    let from = performance.now();
-    const fresh = await connect(gateway.url, two(key, 'fresh'));
-    let after;
-    let files = 0;
-    let cursor;
-    do {
-      const page = await fresh.emitWithAck('snapshot', { inline: true, limit: 1_000, ...(after && { after }) });
-      cursor ??= { epoch: page.epoch, seq: page.head };
-      files += page.files.filter(({ inline }) => inline).length;
-      after = page.next;
-    } while (after);
-    console.log(`first sync of ${files} files of 1 KB: ${(performance.now() - from).toFixed(0)} ms`);
-    from = performance.now();
-    const back = await connect(gateway.url, two(key, 'fresh', { cursor }));
-    console.log(`reconnect with nothing new: ${(performance.now() - from).toFixed(1)} ms until ready`);
-    for (const socket of [writer, fresh, back]) socket.disconnect();
-  } finally {
-    const ended = new Promise((resolve) => gateway.child.once('exit', resolve));
-    gateway.child.kill('SIGTERM');
-    relay.child.disconnect();
-    await ended;
+    const rates = Object.fromEntries(Object.entries(found).map(([name, all]) => [name, middle(all)]));
+    const times = (peer) => `${(rates.gateway / rates[peer]).toFixed(2)} ×`;
+    console.log(
+      `edits of ${WRITERS} people, ${lanes} in flight, all acked: gateway ${rates.gateway}/s, each on disk; Hocuspocus as shipped ` +
+        `${rates.shipped}/s, in memory (ours is ${times('shipped')}); storing each ${rates.durable}/s (${times('durable')})`,
+    );
+    for (const socket of sockets) socket.disconnect();
+    for (const author of Object.values(peers).flat()) author.close();
   }
-});
-process.exit(0);
+}
+
+/** Writes, and notes when each reader hears of it: milliseconds, into `times`. */
+async function turn({ readers, write, listen }, times) {
+  for (let n = 0; n < TURN_WRITES; n += 1) {
+    let left = readers.length;
+    const sent = {};
+    const heard = new Promise((resolve, reject) => {
+      const late = setTimeout(() => reject(new Error(`${left} clients did not hear of a write`)), 20_000);
+      for (const reader of readers) {
+        const stopListening = listen(reader, (marks) => {
+          if (!marks.includes(sent.mark)) return;
+          times.push(performance.now() - sent.at);
+          stopListening();
+          left -= 1;
+          if (left > 0) return;
+          clearTimeout(late);
+          resolve();
+        });
+      }
+    });
+    sent.at = performance.now();
+    const { mark, acked } = write(n);
+    sent.mark = mark;
+    await Promise.all([acked, heard]);
+    await sleep(PAUSE_MS);
+  }
+}
+
+async function latency(databaseUrl) {
+  const nodes = [await gatewayOf(databaseUrl), await gatewayOf(databaseUrl)];
+  const hocuspocus = await startPeer('hocuspocus', { DATABASE_URL: databaseUrl });
+  for (const count of [1, 20, 200]) {
+    // A relay of its own: it hands everything to everybody.
+    const relay = await startPeer('relay');
+    const arms = {
+      'one node': await gatewayArm(nodes[0], nodes[0], count),
+      'two nodes': await gatewayArm(nodes[0], nodes[1], count),
+      Hocuspocus: await hocuspocusArm(hocuspocus, count),
+      relay: await relayArm(relay, count),
+    };
+    const times = Object.fromEntries(Object.keys(arms).map((name) => [name, []]));
+    for (let n = 0; n < TURNS; n += 1) {
+      for (const [name, arm] of Object.entries(arms)) await turn(arm, n === 0 ? [] : times[name]);
+    }
+    const bare = percentile(sorted(times.relay), 0.99);
+    for (const [name, all] of Object.entries(times)) {
+      const ordered = sorted(all);
+      const ratio = (percentile(ordered, 0.99) / bare).toFixed(2);
+      console.log(`from a write to ${count} other clients, ${name}: ${show(ordered)}, ${ratio} × the relay's p99`);
+    }
+    for (const arm of Object.values(arms)) arm.end();
+    await stop(relay);
+  }
+}
+
+async function fill({ url }, key, files) {
+  const writer = await LightClient.connect(url, two(key, 'w'));
+  for (let n = 0; n < files; n += 100) {
+    const names = Array.from({ length: Math.min(100, files - n) }, (_, m) => `first/${n + m}.md`);
+    await push(
+      writer,
+      names.map((name) => put(name)),
+    );
+  }
+  writer.close();
+}
+
+async function firstSync(databaseUrl) {
+  const gateway = await gatewayOf(databaseUrl);
+  for (const files of [1_000, 16_000]) {
+    const [key] = await aStore(gateway);
+    await fill(gateway, key, files);
+    const times = [];
+    for (let round = 0; round < ROUNDS; round += 1) {
+      const from = performance.now();
+      const fresh = await connect(gateway.url, two(key, 'fresh'));
+      let had = 0;
+      for (let after; after !== null;) {
+        const page = await fresh.emitWithAck('snapshot', { inline: true, limit: 1_000, ...(after && { after }) });
+        had += page.files.filter(({ inline, hash }) => hashOf(Buffer.from(inline, 'base64')) === hash).length;
+        after = page.next;
+      }
+      times.push(performance.now() - from);
+      fresh.disconnect();
+      if (had !== files) throw new Error(`${had} of ${files} files came`);
+    }
+    console.log(`first sync of ${files} files, every hash checked: ${middle(times).toFixed(0)} ms`);
+  }
+}
+
+async function reconnect(databaseUrl) {
+  const gateway = await gatewayOf(databaseUrl);
+  const [key] = await aStore(gateway);
+  await fill(gateway, key, 1_000);
+  const first = await LightClient.connect(gateway.url, two(key, 'd'));
+  const { epoch, head } = JSON.parse(first.ready);
+  first.close();
+  const times = [];
+  let bytes = 0;
+  for (let round = 0; round < 200; round += 1) {
+    const from = performance.now();
+    const back = await LightClient.connect(gateway.url, two(key, 'd', { cursor: { epoch, seq: head } }));
+    times.push(performance.now() - from);
+    bytes = back.bytes;
+    if (JSON.parse(back.ready).head !== head) throw new Error('something was new');
+    back.close();
+  }
+  console.log(
+    `reconnect to 1,000 files, nothing new: ${show(sorted(times))} until ready, in which ${bytes} bytes come`,
+  );
+}
+
+async function idle(databaseUrl) {
+  const sockets = 2_000;
+  const gateway = await gatewayOf(databaseUrl);
+  const keys = await aStore(gateway, 5);
+  const arms = {
+    gateway: [gateway, (n) => two(keys[n % keys.length], `d${n}`)],
+    relay: [await startPeer('relay'), () => undefined],
+  };
+  for (const [name, [server, authOf]] of Object.entries(arms)) {
+    const hundred = (from) =>
+      Promise.all(Array.from({ length: 100 }, (_, n) => LightClient.connect(server.url, authOf(from + n))));
+    for (const client of await hundred(0)) client.close();
+    await sleep(1000);
+    const before = await usageOf(server);
+    const clients = [];
+    while (clients.length < sockets) clients.push(...(await hundred(clients.length)));
+    await sleep(1000);
+    const after = await usageOf(server);
+    const each = (field) => `${((after[field] - before[field]) / sockets / 1024).toFixed(1)} KiB`;
+    console.log(
+      `idle, ${sockets} sockets, ${name}: each holds ${each('held')}, and takes ${each('rss')} of resident memory`,
+    );
+    for (const client of clients) client.close();
+  }
+}
+
+/** Sends 100 MB past a client that takes nothing; how many MiB more the server holds then. */
+async function heldFor(server, slow, send) {
+  const size = 32_000;
+  const ops = (n) => Array.from({ length: 20 }, (_, m) => put(`${n % 10}-${m}.md`, size));
+  // What so much traffic leaves behind in any case.
+  for (let n = 0; n < 20; n += 1) await send(ops(n));
+  await sleep(1000);
+  const before = await usageOf(server);
+  slow.pause();
+  for (let n = 0; n < (100 * MIB) / (20 * size); n += 1) await send(ops(n));
+  await sleep(1000);
+  const after = await usageOf(server);
+  return `${((after.held - before.held) / MIB).toFixed(1)} MiB more held, ${((after.rss - before.rss) / MIB).toFixed(0)} MiB more resident`;
+}
+
+async function paused(databaseUrl) {
+  const gateway = await gatewayOf(databaseUrl);
+  const [key] = await aStore(gateway);
+  const writer = await LightClient.connect(gateway.url, two(key, 'w'));
+  const slow = await LightClient.connect(gateway.url, two(key, 'slow'));
+  let { head: through } = JSON.parse(slow.ready);
+  let arrive;
+  const goal = {};
+  slow.listener = (name, payload) => {
+    if (name !== 'changes') return;
+    const [, from, to] = /"from":(\d+),"through":(\d+)/.exec(payload());
+    if (Number(from) !== through) throw new Error(`after ${through} came ${from}`);
+    through = Number(to);
+    if (through === goal.head) arrive();
+  };
+  const held = await heldFor(gateway, slow, (ops) => push(writer, ops));
+  if (slow.hasEnded) throw new Error('100 MB took longer than the 30 s after which a client that takes nothing is cut');
+  const now = await LightClient.connect(gateway.url, two(key, 'now'));
+  goal.head = JSON.parse(now.ready).head;
+  const from = performance.now();
+  const arrived = new Promise((resolve) => (arrive = resolve));
+  slow.resume();
+  await arrived;
+  console.log(
+    `a client takes nothing while 100 MB go by, gateway: ${held}; it has all of it, in order, ` +
+      `${(performance.now() - from).toFixed(0)} ms after it goes on`,
+  );
+  const relay = await startPeer('relay');
+  const [teller, deaf] = await Promise.all([LightClient.connect(relay.url), LightClient.connect(relay.url)]);
+  console.log(
+    `a client takes nothing while 100 MB go by, relay: ${await heldFor(relay, deaf, (ops) => teller.send('write', json(ops)))}`,
+  );
+}
+
+const sections = { writes, edits, latency, 'first-sync': firstSync, reconnect, idle, paused };
+const wanted = positionals.length > 0 ? positionals : Object.keys(sections);
+for (const name of wanted) {
+  if (!(name in sections))
+    throw new Error(`There is no section ${name}; there are ${Object.keys(sections).join(', ')}.`);
+}
+
+let failed = false;
+for (const name of wanted) {
+  // A database and servers of its own: what one section leaves behind is not measured in the next.
+  await withBenchDatabase(async (databaseUrl) => {
+    await sections[name](databaseUrl).catch((error) => {
+      console.error(error);
+      failed = true;
+    });
+    await stopAll();
+  });
+}
+process.exit(failed ? 1 : 0);
