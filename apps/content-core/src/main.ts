@@ -89,8 +89,12 @@ await runService(async () => {
   });
   const erasures = new Erasures({
     schema,
+    databaseUrl: config.DATABASE_URL,
+    database,
     system,
     codec,
+    memory: { store, embedder: localHashEmbedder },
+    blobs,
     onError: (error, erasure) => logger.warn({ err: withoutWords(error), erasure: erasure?.id }, 'an erasure waits'),
   });
   const commands = new RecordCommands(schema, database, { codec, onAppended });

@@ -2,6 +2,8 @@ export { localHashEmbedder } from './embedder.js';
 export type { Embedder } from './embedder.js';
 export { MEMORY_ERRORS } from './errors.js';
 export type { MemoryErrorCode } from './errors.js';
+export { forgetPerson } from './forget.js';
+export type { Forgotten } from './forget.js';
 export { graphNode, graphNodes, MAX_GRAPH_PAGE } from './graph-reading.js';
 export type { GraphEdge, GraphNode, GraphNodesInput, GraphPage } from './graph-reading.js';
 export { EDGE_TYPES, NODE_TYPES } from './ids.js';

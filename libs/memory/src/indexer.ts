@@ -119,7 +119,7 @@ interface QueuedRow {
 }
 
 /** Runs `work` in one transaction under the tenant's index lock, or answers `otherwise` when another process holds it. */
-async function asOnlyWriter<Result>(
+export async function asOnlyWriter<Result>(
   db: AppDatabase,
   tenant: TenantId,
   otherwise: Result,

@@ -1,6 +1,7 @@
 import { CodedError, type TenantId } from '@atomo-cc/kernel';
 import type { Tx } from '@atomo-cc/platform/postgres';
 import { drawMessage, GraphDraft, MAX_NODE_NAME_CHARS } from './graph.js';
+import { readForgotten, withoutForgotten } from './forgotten.js';
 import { nodeId, recordId, type EdgeType, type NodeType } from './ids.js';
 import { recipientsOf, type SourceMessage } from './message.js';
 import { threadKeys, type ThreadMember } from './threads.js';
@@ -64,7 +65,7 @@ export async function ingestMessages(tx: Tx, input: IngestInput): Promise<Ingest
   // One writer per tenant's graph until commit. A message may join the threads of two other chunks, and a list known to
   // one chunk unmakes a person of another: each must see the other's rows, which row locks alone cannot give. It is
   // taken before any row is written, so who waits for it holds nothing that its holder could want.
-  await tx.query(`select pg_advisory_xact_lock(hashtextextended('memory graph ' || $1, 0))`, [tenant]);
+  await holdGraph(tx, tenant);
   const { written, changedIds, counts } = await classify(tx, input);
   if (written.size === 0) return { ...tally.counts, ...counts };
 
@@ -89,8 +90,17 @@ export async function ingestMessages(tx: Tx, input: IngestInput): Promise<Ingest
   return { ...tally.counts, ...counts };
 }
 
-/** Tells new, changed and unchanged apart. A version seen before is unchanged, so archives that hold two copies of a mail settle. */
+/** Waits until nobody else writes the tenant's graph, and keeps others from it until the commit. */
+export async function holdGraph(tx: Tx, tenant: TenantId): Promise<void> {
+  await tx.query(`select pg_advisory_xact_lock(hashtextextended('memory graph ' || $1, 0))`, [tenant]);
+}
+
+/**
+ * Tells new, changed and unchanged apart. A version seen before is unchanged, so archives that hold two copies of a mail settle; and so
+ * is what somebody wrote who was forgotten since.
+ */
 async function classify(tx: Tx, { tenant, source, messages }: IngestInput): Promise<Classified> {
+  const forgotten = await readForgotten(tx, tenant);
   const ids = messages.map((message) => recordId(tenant, source, message.messageId));
   const stored = await tx.query<{ id: string; content_hashes: string[] }>(
     `select id, content_hashes from memory_records where tenant_id = $1 and id = any($2::uuid[])`,
@@ -102,7 +112,8 @@ async function classify(tx: Tx, { tenant, source, messages }: IngestInput): Prom
   for (const [index, message] of messages.entries()) {
     const id = ids[index]!;
     const seen = hashes.get(id);
-    if (seen?.includes(message.contentHash)) {
+    const admitted = withoutForgotten(tenant, message, forgotten);
+    if (!admitted || seen?.includes(message.contentHash)) {
       counts.recordsUnchanged += 1;
       continue;
     }
@@ -110,7 +121,7 @@ async function classify(tx: Tx, { tenant, source, messages }: IngestInput): Prom
     else counts.recordsNew += 1;
     const remembered = [...(seen ?? []), message.contentHash].slice(-MAX_REMEMBERED_VERSIONS);
     hashes.set(id, remembered);
-    written.set(id, { message, hashes: remembered });
+    written.set(id, { message: admitted, hashes: remembered });
   }
   const before = new Set(stored.map((row) => row.id));
   return { written, changedIds: [...written.keys()].filter((id) => before.has(id)), counts };
@@ -157,7 +168,12 @@ async function writeRecords(
 }
 
 /** Takes back what the former version of changed records said; an edge that no other record says expires. */
-async function withdrawEvidence(tx: Tx, tenant: TenantId, changedIds: readonly string[], tally: Tally): Promise<void> {
+export async function withdrawEvidence(
+  tx: Tx,
+  tenant: TenantId,
+  changedIds: readonly string[],
+  tally: Tally,
+): Promise<void> {
   const expired = await tx.query<{ type: EdgeType }>(
     `with gone as (delete from graph_edge_evidence where tenant_id = $1 and record_id = any($2::uuid[]) returning edge_id)
      update graph_edges e set expired_at = now()
@@ -433,7 +449,12 @@ async function writeEdges(tx: Tx, tenant: TenantId, draft: GraphDraft, tally: Ta
 }
 
 /** Removes threads that lost their last message, and names the others by the subject of their earliest. */
-async function settleThreads(tx: Tx, tenant: TenantId, threads: ReadonlySet<string>, tally: Tally): Promise<void> {
+export async function settleThreads(
+  tx: Tx,
+  tenant: TenantId,
+  threads: ReadonlySet<string>,
+  tally: Tally,
+): Promise<void> {
   if (threads.size === 0) return;
   const emptied = await tx.execute(
     `delete from graph_nodes n where n.tenant_id = $1 and n.id = any($2::uuid[])
@@ -453,7 +474,7 @@ async function settleThreads(tx: Tx, tenant: TenantId, threads: ReadonlySet<stri
 }
 
 /** Keeps the net counts of one call. */
-class Tally {
+export class Tally {
   readonly counts: IngestCounts = {
     recordsNew: 0,
     recordsUnchanged: 0,

@@ -114,5 +114,26 @@ export class Memory1700000100001 implements MigrationInterface {
   }
 }
 
+/** Who was forgotten, by the id that their node would have, so that mail of before does not bring them back. */
+class MemoryForgotten1700000100002 implements MigrationInterface {
+  name = 'MemoryForgotten1700000100002';
+
+  async up(runner: QueryRunner): Promise<void> {
+    await runAll(runner, [
+      `create table memory_forgotten (
+         tenant_id uuid not null,
+         person uuid not null,
+         until timestamptz not null,
+         primary key (tenant_id, person)
+       )`,
+      ...tenantTable('memory_forgotten', { app: 'select, insert, update', system: 'select' }),
+    ]);
+  }
+
+  async down(runner: QueryRunner): Promise<void> {
+    await runner.query('drop table memory_forgotten');
+  }
+}
+
 /** The migrations of memory's tables, in order. */
-export const memoryMigrations: Migration[] = [Memory1700000100001];
+export const memoryMigrations: Migration[] = [Memory1700000100001, MemoryForgotten1700000100002];

@@ -133,17 +133,58 @@ export class SemanticStore {
       await table.optimize({ cleanupOlderThan: new Date(Date.now() - KEEP_VERSIONS_MS) });
       this.unoptimised.delete(tenant);
       const rows = await table.countRows();
-      if (rows <= (this.options.exactUpToRows ?? VECTOR_INDEX_ROWS)) return;
+      if (rows <= this.exactUpTo) return;
       // The index's name tells how many partitions it was trained with; LanceDB does not.
       const former = (await table.listIndices()).find((one) => one.columns.includes('vector'));
       const partitions = Math.ceil(rows / ROWS_PER_PARTITION);
       if (former && partitions < Number(former.name.split('_').at(-1)) * RETRAIN_GROWTH) return;
-      await table.createIndex('vector', {
-        config: Index.ivfFlat({ distanceType: 'cosine', numPartitions: partitions }),
-        name: `vector_${partitions}`,
-      });
+      await this.indexVectors(table, partitions);
       if (former) await table.dropIndex(former.name);
     });
+  }
+
+  /** Takes rows out of what readers see. Their bytes stay in the files until {@link rewrite}. */
+  async removeRows(tenant: TenantId, ids: readonly string[]): Promise<void> {
+    await this.guard(async () => {
+      const table = await this.table(tenant, null);
+      await table?.delete(`id in (${ids.map((id) => `'${id}'`).join(', ')})`);
+    });
+  }
+
+  /**
+   * Writes every row into new files and all indices from them. A deleted row stays in its file, and its words in the index, as long as a
+   * compaction finds the file too good to be written anew; LanceDB offers no way to ask for one. An update of all rows does not
+   * ask. Readers see the same before and after; the former files stay until {@link dropFormerVersions}.
+   */
+  async rewrite(tenant: TenantId): Promise<void> {
+    await this.guard(async () => {
+      const table = await this.table(tenant, null);
+      if (!table) return;
+      await table.update({ valuesSql: { id: 'id' } });
+      await indexWords(table);
+      const rows = await table.countRows();
+      const former = (await table.listIndices()).find((one) => one.columns.includes('vector'));
+      if (!former) return;
+      const partitions = Math.ceil(rows / ROWS_PER_PARTITION);
+      if (rows > this.exactUpTo) await this.indexVectors(table, partitions);
+      if (rows <= this.exactUpTo || former.name !== vectorIndex(partitions)) await table.dropIndex(former.name);
+    });
+  }
+
+  /** Removes all files but those of the newest version. Who reads an older one at this moment fails. */
+  async dropFormerVersions(tenant: TenantId): Promise<void> {
+    await this.guard(async () => {
+      await (await this.table(tenant, null))?.optimize({ cleanupOlderThan: new Date(), deleteUnverified: true });
+    });
+  }
+
+  private get exactUpTo(): number {
+    return this.options.exactUpToRows ?? VECTOR_INDEX_ROWS;
+  }
+
+  private async indexVectors(table: Table, partitions: number): Promise<void> {
+    const config = Index.ivfFlat({ distanceType: 'cosine', numPartitions: partitions });
+    await table.createIndex('vector', { config, name: vectorIndex(partitions) });
   }
 
   /** Empties the tenant's table and makes it ready for this embedder. Readers see it empty at once. */
@@ -290,19 +331,7 @@ export class SemanticStore {
       new Map([[EMBEDDER_KEY, embedder.name]]),
     );
     const table = await connection.createEmptyTable(TABLE, schema, { mode });
-    for (const column of ['subject', 'author', 'text']) {
-      await table.createIndex(column, {
-        config: Index.fts({
-          language: 'English',
-          lowercase: true,
-          stem: true,
-          // Of names, "Will" and "May" must be found.
-          removeStopWords: column !== 'author',
-          asciiFolding: true,
-          withPosition: false, // phrases are not offered
-        }),
-      });
-    }
+    await indexWords(table);
     const former = this.open.get(tenant);
     this.open.set(tenant, Promise.resolve({ connection, table }));
     this.closeEldest();
@@ -341,6 +370,28 @@ export class SemanticStore {
         },
       );
     }
+  }
+}
+
+/** The name of an index that was trained with so many partitions. */
+function vectorIndex(partitions: number): string {
+  return `vector_${partitions}`;
+}
+
+/** Makes the full-text indices, in the place of those that are there. */
+async function indexWords(table: Table): Promise<void> {
+  for (const column of ['subject', 'author', 'text']) {
+    await table.createIndex(column, {
+      config: Index.fts({
+        language: 'English',
+        lowercase: true,
+        stem: true,
+        // Of names, "Will" and "May" must be found.
+        removeStopWords: column !== 'author',
+        asciiFolding: true,
+        withPosition: false, // phrases are not offered
+      }),
+    });
   }
 }
 

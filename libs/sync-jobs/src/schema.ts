@@ -1,5 +1,5 @@
 import type { MigrationInterface, QueryRunner } from 'typeorm';
-import { runAll, tenantTable, type Migration } from '@atomo-cc/platform/postgres';
+import { APP_ROLE, runAll, tenantTable, type Migration } from '@atomo-cc/platform/postgres';
 
 /** The tables of historical-sync jobs and of the messages they could not read. */
 class SyncJobs1700000300000 implements MigrationInterface {
@@ -60,5 +60,18 @@ class SyncJobs1700000300000 implements MigrationInterface {
   }
 }
 
+/** What was said of messages that could not be read may quote them, so it may be taken away. */
+class QuarantineErasure1700000300001 implements MigrationInterface {
+  name = 'QuarantineErasure1700000300001';
+
+  async up(runner: QueryRunner): Promise<void> {
+    await runner.query(`grant update (reason) on quarantined_records to ${APP_ROLE}`);
+  }
+
+  async down(runner: QueryRunner): Promise<void> {
+    await runner.query(`revoke update (reason) on quarantined_records from ${APP_ROLE}`);
+  }
+}
+
 /** The migrations of the tables this lib owns. */
-export const syncJobMigrations: readonly Migration[] = [SyncJobs1700000300000];
+export const syncJobMigrations: readonly Migration[] = [SyncJobs1700000300000, QuarantineErasure1700000300001];

@@ -122,6 +122,28 @@ export async function listQuarantined(tx: Tx, jobId: string, limit: number): Pro
 }
 
 /**
+ * The uploads that jobs of the tenant have read, and whether the work on them is over: completed, cancelled, or failed for good. An
+ * upload that two jobs read is over when both are.
+ */
+export function listImports(tx: Tx): Promise<{ readonly importId: string; readonly isOver: boolean }[]> {
+  return tx.query(
+    `select import_id as "importId", bool_and(status in ('completed', 'cancelled', 'failed')) as "isOver"
+     from historical_sync_jobs group by import_id order by import_id`,
+  );
+}
+
+/** Takes away the reasons of messages set aside, and the errors of jobs, that quote one of these texts, in whichever letters. */
+export async function eraseQuotes(tx: Tx, texts: readonly string[]): Promise<void> {
+  const patterns = texts.filter(Boolean).map((text) => `%${text.replaceAll(/[\\%_]/g, String.raw`\$&`)}%`);
+  await tx.execute(`update quarantined_records set reason = '[erased]' where reason ilike any($1::text[])`, [patterns]);
+  await tx.execute(
+    `update historical_sync_jobs set last_error = last_error || '{"message": "[erased]"}'
+     where last_error ->> 'message' ilike any($1::text[])`,
+    [patterns],
+  );
+}
+
+/**
  * Takes the job for a worker and gives it the first sign of life. From now on only writes with the new epoch count.
  * Null: the job is gone, or in a state in which there is nothing to do.
  */

@@ -75,37 +75,34 @@ export function historyProjection(schema: SchemaDefinition, codec?: EventOpener)
 }
 
 /**
- * Empties the personal fields of one record in the tables of one build: in its rows, or its history, up to a version. So are columns
- * of fields that are declared no longer, whatever they were. The events behind them are read as null once the subject's key is
- * gone, so what is applied later does not bring them back. Needs the system role.
- * @param table the physical name of a base table; null where the build has none of it
+ * Empties the personal fields of one record in its rows, or its history, up to a version. So are columns of fields that are declared no
+ * longer, whatever they were. The events behind them are read as null once the subject's key is gone, so what is applied later does not
+ * bring them back. Needs the system role.
+ * @param table the physical name, of any build
  */
 export async function erasePersonal(
   tx: Tx,
   model: ModelDefinition,
-  table: (base: string) => string | null,
+  table: string,
   { tenant, id, version }: { readonly tenant: TenantId; readonly id: string; readonly version: number },
 ): Promise<void> {
   const personal = personalFields(model);
-  const declared = historyColumns(model).map(({ column }) => column);
+  const known = [...OWN_COLUMNS, ...historyColumns(model).map(({ column }) => column)];
   const written = rowColumns(model).flatMap(({ name, column }) => (personal.includes(name) ? [column] : []));
-  for (const physical of [table(model.table), table(historyTable(model))]) {
-    if (physical === null) continue;
-    const columns = await tx.query<{ name: string }>(
-      `select attname as name from pg_attribute
-       where attrelid = $1::regclass and attnum > 0 and not attisdropped and not attnotnull and attgenerated = ''`,
-      [physical],
+  const columns = await tx.query<{ name: string }>(
+    `select attname as name from pg_attribute
+     where attrelid = $1::regclass and attnum > 0 and not attisdropped and not attnotnull and attgenerated = ''`,
+    [table],
+  );
+  const undeclared = columns.map(({ name }) => name).filter((name) => !known.includes(name));
+  // Nobody writes what is declared no longer, so whatever stands there is of before.
+  for (const [names, upTo] of [[written, version] as const, [undeclared, null] as const]) {
+    if (names.length === 0) continue;
+    const set = names.map((name) => `"${name}" = null`).join(', ');
+    await tx.execute(
+      `update ${table} set ${set} where tenant_id = $1 and id = $2 and ($3::int is null or version <= $3)`,
+      [tenant, id, upTo],
     );
-    const left = columns.map(({ name }) => name).filter((name) => ![...declared, ...OWN_COLUMNS].includes(name));
-    // Nobody writes those that are left, so whatever is there is of before.
-    for (const [names, upTo] of [[written, version] as const, [left, null] as const]) {
-      if (names.length === 0) continue;
-      const set = names.map((name) => `"${name}" = null`).join(', ');
-      await tx.execute(
-        `update ${physical} set ${set} where tenant_id = $1 and id = $2 and ($3::int is null or version <= $3)`,
-        [tenant, id, upTo],
-      );
-    }
   }
 }
 

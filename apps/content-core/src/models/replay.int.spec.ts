@@ -127,7 +127,7 @@ async function fill(database: TestDatabase): Promise<void> {
     for (const id of [ids[1]!, ids[5]!]) {
       await database.system.transaction(async (tx) => {
         await destroySubjectKey(tx, tenant, `Item-${id}`);
-        await erasePersonal(tx, ITEM, (base) => base, { tenant, id, version: 99 });
+        await erasePersonal(tx, ITEM, 'history_item', { tenant, id, version: 99 });
         await tx.execute(`update ${ITEM.table} set contact_mail = null where tenant_id = $1 and id = $2`, [tenant, id]);
       });
     }

@@ -1,11 +1,22 @@
 import { randomBytes } from 'node:crypto';
-import type { Projection } from '@atomo-cc/event-store';
+import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { Readable } from 'node:stream';
+import { checkpointKey, exportLog, importLog, replayLog, type Projection } from '@atomo-cc/event-store';
 import { uuidv7 } from '@atomo-cc/kernel';
+import { indexPending, ingestMessages, localHashEmbedder, SemanticStore, type SourceMessage } from '@atomo-cc/memory';
+import { BlobStore } from '@atomo-cc/platform/blobs';
+import { JobQueues, OutboxRelay } from '@atomo-cc/platform/queues';
+import type { Redis } from '@atomo-cc/platform/redis';
+import { claimSyncJob, completeSyncJob, quarantine, startSyncJob } from '@atomo-cc/sync-jobs';
 import { belongsTo, date, defineSchema, email, enumeration, slug, text } from '@atomo-cc/schema';
-import { eventually, type TestDatabase } from '@atomo-cc/testing';
+import { aDatabase, aRedis, eventually, type TestDatabase } from '@atomo-cc/testing';
+import { contentCoreMigrations } from '../migrations.js';
+import { createModelTables, projectionsOf } from '../models/index.js';
 import { aSystem, type TestSystem } from '../models/testing/index.js';
 import { callers, SHOP_TENANTS, type Json } from '../testing/index.js';
-import { Erasures } from './erasures.js';
+import { Erasures, type ErasureWork } from './erasures.js';
 import { subjectsApi } from './subjects-api.js';
 
 // For a busy machine, not for the promise.
@@ -45,21 +56,38 @@ const CAREFUL: Projection = {
 
 let system: TestSystem;
 let erasures: Erasures;
+let folder: string;
+let memory: ErasureWork['memory'];
+let blobs: BlobStore;
 const faults: unknown[] = [];
+/** Of the first test, for the last. */
+const erasedValues: string[] = [];
 beforeAll(async () => {
   system = await aSystem(SCHEMA, {
     projections: [CAREFUL],
     onError: () => undefined,
     parts: ({ database, commands }) => [subjectsApi(SCHEMA, database.app, commands, () => undefined)],
   });
+  folder = await mkdtemp(path.join(tmpdir(), 'erasure-'));
+  memory = { store: new SemanticStore({ uri: folder }), embedder: localHashEmbedder };
+  blobs = new BlobStore(system.database.app);
   erasures = new Erasures({
     schema: SCHEMA,
+    databaseUrl: system.database.url,
+    database: system.database.app,
     system: system.database.system,
     codec: system.codec,
+    memory,
+    blobs,
+    readersLeaveMs: 0,
     onError: (error) => faults.push(error),
   });
 });
-afterAll(() => system?.stop());
+afterAll(async () => {
+  await memory?.store.close();
+  await system?.stop();
+  await rm(folder, { recursive: true, force: true });
+});
 afterEach(() => {
   expect(faults.splice(0)).toEqual([]);
   callers.role = 'Admin';
@@ -100,6 +128,50 @@ async function dump(database: TestDatabase): Promise<Map<string, string>> {
   return dumped;
 }
 
+/** The bytes of all files of the memory index; what is compressed in them is read in libs/memory/src/forget.int.spec.ts. */
+async function files(): Promise<Map<string, string>> {
+  const found = await readdir(folder, { recursive: true, withFileTypes: true });
+  const names = found.filter((entry) => entry.isFile()).map((entry) => path.join(entry.parentPath, entry.name));
+  const all = await Promise.all(names.map(async (name) => [name, (await readFile(name)).toString('latin1')] as const));
+  return new Map(all);
+}
+
+/** Every key of Redis with what it holds. */
+async function everythingIn(redis: Redis): Promise<Map<string, string>> {
+  const all = new Map<string, string>();
+  for (const key of await redis.keys('*')) {
+    const dumped = await redis.dumpBuffer(key);
+    const type = await redis.type(key);
+    const value = type === 'hash' ? JSON.stringify(await redis.hgetall(key)) : '';
+    all.set(key, `${key} ${value} ${dumped?.toString('latin1') ?? ''}`);
+  }
+  return all;
+}
+
+function aMail(
+  messageId: string,
+  from: SourceMessage['from'],
+  to: SourceMessage['to'],
+  more: Partial<SourceMessage> = {},
+): SourceMessage {
+  return {
+    messageId,
+    inReplyTo: null,
+    references: [],
+    from,
+    to,
+    cc: [],
+    listAddress: null,
+    subject: `Mail ${messageId}`,
+    sentAt: new Date('2024-01-01T10:00:00Z'),
+    text: '',
+    truncated: false,
+    attachments: [],
+    contentHash: messageId,
+    ...more,
+  };
+}
+
 /** In which of some texts values are found: as they are, in other letters, or as bytes that are shown in hex. */
 function findings(texts: ReadonlyMap<string, string>, values: readonly string[]): string[] {
   return [...texts].flatMap(([name, content]) => {
@@ -117,6 +189,7 @@ test('nothing of an erased subject is left in the database, and the log replays 
   const [phone, laterPhone] = [unmistakable('+44 20'), unmistakable('+33 1')];
   const handle = name.toLowerCase().replaceAll(' ', '-');
   const secrets = [name, mail, laterMail, phone, laterPhone, handle];
+  erasedValues.push(...secrets);
 
   const key = `import ${mail}`;
   const input = { name, email: mail, phone, stage: 'Lead' };
@@ -130,12 +203,33 @@ test('nothing of an erased subject is left in the database, and the log replays 
   await Promise.all(
     Array.from({ length: 100 }, (_, n) => update(id, { birthday: `18${String(n).padStart(2, '0')}-12-10` })),
   );
+  // Mail of theirs, to them, and about them; it came in by an upload, which has one more that could not be read.
+  const others = { address: 'bob@example.net', name: 'Bob' };
+  const them = { address: laterMail, name };
+  const mails = [
+    aMail('1', them, [others], { text: `Yours, ${name}, ${phone}` }),
+    aMail('2', others, [them], { text: `Dear ${name}, is ${mail} yours?`, inReplyTo: '1' }),
+    aMail('3', others, [others], { subject: `About ${name}`, text: `${name}: ${phone}` }),
+  ];
+  const upload = await blobs.put(OURS, `${mail}.mbox`, Readable.from([Buffer.from(`From: ${name} <${mail}>`)]));
+  const { job, claim } = await system.database.app.transaction(OURS, async (tx) => {
+    const started = await startSyncJob(tx, { tenant: OURS, integration: 'mbox', importId: upload.id, bytesTotal: 1 });
+    const claimed = (await claimSyncJob(tx, started.id, 'test'))!;
+    await ingestMessages(tx, { tenant: OURS, jobId: started.id, source: 'mbox', messages: mails });
+    await quarantine(tx, claimed.claim, upload.id, [{ offset: 0, code: 'MAIL_NO_SENDER', reason: `From: ${mail}` }]);
+    return claimed;
+  });
+  await indexPending({ ...memory, db: system.database.app, tenant: OURS });
+  const redis = await aRedis();
+  const queues = new JobQueues(redis);
+  const relay = new OutboxRelay(system.database.system, queues, (error) => faults.push(error));
   await caughtUp();
   await eventually(
     'a dead letter',
     async () => (await system.database.asOwner('select 1 from projection_dead_letters')).length > 0,
   );
   await system.rebuilt();
+  await system.database.asOwner('analyze');
   const before = findings(await dump(system.database), secrets).map((line) => line.split(':')[0]);
   // The places where it is known to be before: a search that finds nothing there would find nothing afterwards.
   for (const place of [
@@ -145,6 +239,10 @@ test('nothing of an erased subject is left in the database, and the log replays 
     'history_contact__b1',
     'command_answers',
     'projection_dead_letters',
+    'memory_records',
+    'graph_nodes',
+    'blobs',
+    'quarantined_records',
   ])
     expect(before).toContain(`public.${place}`);
 
@@ -152,10 +250,27 @@ test('nothing of an erased subject is left in the database, and the log replays 
   expect(erasure).toMatchObject({ model: 'Contact', recordId: id, version: 105, completedAt: null });
   const emptied = { name: null, handle: null, email: null, phone: null, birthday: null };
   expect(await read(id)).toEqual({ id, version: 105, ...emptied, stage: 'Customer', deletedAt: null });
+  // The upload stays as long as it is read; nothing else of them does, nor what else it brings of before.
+  expect(await erasures.look()).toBe(0);
+  expect(faults.splice(0)).toMatchObject([{ code: 'ERASURE_WAITS_FOR_IMPORT' }]);
+  const left = findings(await dump(system.database), secrets).map((line) => line.split(':')[0]);
+  expect(left.toSorted()).toEqual(['pg_catalog.pg_statistic', 'public.blob_pieces', 'public.blobs']);
+  await system.database.app.transaction(OURS, async (tx) => {
+    const more = [...mails, aMail('4', them, [others]), aMail('5', others, [them])];
+    await ingestMessages(tx, { tenant: OURS, jobId: job.id, source: 'mbox', messages: more });
+    await completeSyncJob(tx, claim);
+  });
+  await system.database.asOwner('update subject_erasures set next_attempt_at = now()');
   expect(await erasures.look()).toBe(1);
   await caughtUp();
-  await system.database.asOwner('analyze');
+  relay.kick();
+  await relay.stop();
+  expect(findings(await everythingIn(redis), [...secrets, job.id])).not.toEqual([]);
+  expect(findings(await everythingIn(redis), secrets)).toEqual([]);
+  await queues.close();
+  await redis.quit();
   expect(findings(await dump(system.database), secrets)).toEqual([]);
+  expect(findings(await files(), secrets)).toEqual([]);
 
   // It is told of, who did it and why, and what it was about is still there.
   const { contactHistory, note, subjectErasures } = await system.api.data(
@@ -170,7 +285,7 @@ test('nothing of an erased subject is left in the database, and the log replays 
     Array.from({ length: 5 }, () => [null, null]),
   );
   expect(note.contact).toEqual({ id, name: null });
-  expect(subjectErasures.nodes).toEqual([{ completedAt: expect.any(String), lastError: null, attempts: 1 }]);
+  expect(subjectErasures.nodes).toEqual([{ completedAt: expect.any(String), lastError: null, attempts: 2 }]);
   const [logged] = await system.database.asOwner<Json>(
     `select e.metadata, a.fields from event_log e join audit_log a using (position) where e.type = 'Contact.erased'`,
   );
@@ -305,4 +420,33 @@ test('it is refused to who is no Admin, and where there is nothing to erase', as
   expect((await system.api.ask(ERASE, { id }, SHOP_TENANTS[1])).errors![0]!.extensions!['code']).toBe('NOT_FOUND');
   await system.api.data('mutation ($id: ID!) { purgeContact(id: $id) { id } }', { id });
   expect(await code({})).toBe('NOT_FOUND');
+});
+
+test('the log, brought to an empty database, replays to the same', async () => {
+  await caughtUp();
+  const copy = await aDatabase(contentCoreMigrations, { poolSize: 6 });
+  try {
+    await createModelTables(copy.url, SCHEMA);
+    const key = checkpointKey('the secret of this test');
+    let text = '';
+    await exportLog(system.database.system, { key, tenant: undefined, write: (lines) => void (text += lines) });
+    await importLog(copy.url, Readable.from(text.slice(0, -1).split('\n')), { key });
+    await replayLog({
+      databaseUrl: copy.url,
+      database: copy.system,
+      projections: projectionsOf(SCHEMA, system.codec),
+      decode: (tx, events) => system.codec.decode(tx, events),
+      isAgain: false,
+    });
+    for (const table of ['model_contact', 'model_note', 'history_contact', 'history_note', 'audit_log']) {
+      const rows = (database: TestDatabase) =>
+        database.asOwner<{ row: string }>(`select t::text as row from ${table} t order by 1`);
+      const [ours, theirs] = await Promise.all([rows(system.database), rows(copy)]);
+      expect(ours.length).toBeGreaterThan(0);
+      expect([table, theirs]).toEqual([table, ours]);
+    }
+    expect(findings(await dump(copy), erasedValues)).toEqual([]);
+  } finally {
+    await copy.drop();
+  }
 });

@@ -1,4 +1,4 @@
-import { isCodedError, sleep } from '@atomo-cc/kernel';
+import { CodedError, isCodedError, sleep, type TenantId } from '@atomo-cc/kernel';
 import type { RecordedEvent } from '@atomo-cc/events';
 import {
   claimErasure,
@@ -10,16 +10,47 @@ import {
   type EventCodec,
   type Sought,
 } from '@atomo-cc/event-store';
+import { forgetPerson, type Embedder, type SemanticStore } from '@atomo-cc/memory';
 import type { ModelDefinition, SchemaDefinition } from '@atomo-cc/schema';
-import type { SystemDatabase } from '@atomo-cc/platform/postgres';
-import { erasePersonal, personalFields } from '../models/index.js';
+import type { BlobStore } from '@atomo-cc/platform/blobs';
+import { changeTables, type AppDatabase, type SystemDatabase } from '@atomo-cc/platform/postgres';
+import { eraseQuotes, listImports } from '@atomo-cc/sync-jobs';
+import { erasePersonal, historyTable, personalFields } from '../models/index.js';
 
 /** How often erasures are looked for that nobody has told of: those of other instances, and those that wait for another attempt. */
 const POLL_MS = 5_000;
 
+/** The tables besides the model's own in which values of a subject may have stood. */
+const OTHER_TABLES = [
+  'memory_records',
+  'graph_nodes',
+  'graph_person_words',
+  'quarantined_records',
+  'historical_sync_jobs',
+  'blobs',
+  'blob_pieces',
+  'command_answers',
+  'projection_dead_letters',
+  'projection_checkpoints',
+  'projection_builds',
+];
+
+/** What an erasure waits for. */
+export const ERASURE_ERRORS = {
+  ERASURE_WAITS_FOR_IMPORT:
+    'An import of the tenant is under way or paused, and its upload may have mail of the person. The upload is removed, and the erasure completed, once the import has ended: wait, or cancel it.',
+} as const;
+
 /** What erasures are carried out with. */
 export interface ErasureWork {
   readonly schema: SchemaDefinition;
+  /** Of the tables' owner, who alone may have Postgres gather its statistics anew: they quote values. */
+  readonly databaseUrl: string;
+  readonly database: AppDatabase;
+  readonly memory: { readonly store: SemanticStore; readonly embedder: Embedder };
+  readonly blobs: BlobStore;
+  /** How long readers of the memory index have to leave it; some seconds unless given. */
+  readonly readersLeaveMs?: number;
   readonly system: SystemDatabase;
   readonly codec: EventCodec;
   /** Told of what stops an attempt; the erasure is tried again. */
@@ -85,14 +116,46 @@ export class Erasures {
   }
 
   private async carryOut(erasure: Erasure): Promise<void> {
-    const { schema, system, codec } = this.work;
+    const { schema, database, system, codec, blobs } = this.work;
     const [name, id] = split(erasure.subject);
     const model = schema.models.find((each) => each.name === name);
     const sought = await eraseFromLog(system, codec, erasure, (events) => gather(model, events));
+    const tables = new Set(OTHER_TABLES);
     await eraseFromBuilds(system, erasure, sought, null, async (tx, table) => {
-      if (model) await erasePersonal(tx, model, table, { ...erasure, id });
+      if (!model) return;
+      for (const name of [table(model.table), table(historyTable(model))]) {
+        if (name === null) continue;
+        await erasePersonal(tx, model, name, { ...erasure, id });
+        tables.add(name);
+      }
     });
+    const imports = await database.transaction(erasure.tenant, listImports);
+    const isWaiting = imports.some(({ isOver }) => !isOver);
+    // At once; and again when nothing more can come in, but not in each attempt between.
+    if (!isWaiting || erasure.attempts === 1) await this.forget(erasure.tenant, sought);
+    // Nobody can take one mail out of an archive, so every upload goes that is read to its end: what it said is in the memory.
+    for (const { importId, isOver } of imports) if (isOver) await blobs.delete(erasure.tenant, importId);
+    if (isWaiting) throw new CodedError('ERASURE_WAITS_FOR_IMPORT', ERASURE_ERRORS.ERASURE_WAITS_FOR_IMPORT);
+    await this.forgetStatistics([...tables]);
     await completeErasure(system, erasure);
+  }
+
+  private async forget(tenant: TenantId, sought: Sought): Promise<void> {
+    const { database, memory, readersLeaveMs } = this.work;
+    const target = { ...memory, db: database, tenant };
+    await forgetPerson(target, sought, readersLeaveMs === undefined ? {} : { readersLeaveMs });
+    await database.transaction(tenant, (tx) => eraseQuotes(tx, [...sought.addresses, ...sought.values]));
+  }
+
+  /** Postgres keeps the commonest values of columns, and samples of others, until it looks again, which may be never. */
+  private async forgetStatistics(tables: readonly string[]): Promise<void> {
+    await changeTables(this.work.databaseUrl, async (tx) => {
+      // One that is dropped meanwhile takes its statistics along.
+      for (const table of tables) {
+        const [found] = await tx.query<{ name: string | null }>('select to_regclass($1)::text as name', [table]);
+        if (found!.name) await tx.query(`analyze ${found!.name}`);
+      }
+    });
   }
 }
 

@@ -1,3 +1,3 @@
-export { Erasures } from './erasures.js';
+export { ERASURE_ERRORS, Erasures } from './erasures.js';
 export type { ErasureWork } from './erasures.js';
 export { subjectsApi } from './subjects-api.js';

@@ -120,7 +120,7 @@ export function subjectsApi(
       eraseSubject: {
         type: new GraphQLNonNull(SubjectErasure),
         description:
-          'Takes what is personal from a record, for good: from its row at once; then, behind the answer, from its past, its events, what projections and errors kept of it. The record stays, with null in its personal fields. What is written about it later is kept. For an Admin.',
+          'Takes what is personal from a record, for good: from its row at once; then, behind the answer, from its past, its events, what projections and errors kept of it, and from the memory what its e-mail addresses wrote and what others wrote of them. The record stays, with null in its personal fields. What is written about it later is kept. For an Admin.',
         args: {
           model: { type: required.string, description: 'The name of its model.' },
           id: { type: required.id },
