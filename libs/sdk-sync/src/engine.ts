@@ -354,7 +354,10 @@ export class SyncEngine {
     const step = (count = 1) => this.#options.onProgress?.((progress.done += count), progress.total);
 
     const known = all('forget').map(({ key }): JournalWrite => ({ to: 'base', key, entry: null }));
-    for (const { key, remote } of all('adopt')) known.push(...(await this.#meet(key, remote)));
+    for (const { key, disk, remote } of all('adopt')) {
+      this.#rely(disk);
+      known.push(...(await this.#meet(key, remote)));
+    }
     if (known.length > 0) await this.#commit(known);
     step(all('forget').length + all('adopt').length);
     for (const action of all('move')) {
@@ -384,6 +387,7 @@ export class SyncEngine {
   async #move({ key, toKey, local, remote, base }: Extract<Action, { do: 'move' }>): Promise<void> {
     const outcome = await this.#ports.files.move(local.disk, remote.path, local.hash);
     if (!this.#isDone(outcome, toKey, `move:${remote.hash}`, remote.path)) return;
+    this.#rely(remote.path);
     const entry = { ...remote, hash: base?.hash ?? local.hash, size: base?.size ?? local.size };
     const writes = await this.#meet(toKey, entry);
     if (key !== toKey) writes.push({ to: 'base', key, entry: null });
@@ -476,6 +480,7 @@ export class SyncEngine {
       }
     }
     if (policy === 'mine') {
+      this.#rely(local.disk);
       // What the store had stays in its history.
       await this.#commit(await this.#meet(key, remote, theirs));
       this.#tell({ what: 'conflict', path: local.path, detail: 'this device has its way' });
@@ -491,6 +496,7 @@ export class SyncEngine {
         const there = await files.read(copy);
         if (!there || hashOf(there) !== local.hash)
           return this.#hold(key, `merge:${remote.hash}`, local.path, `${copy} is in the way.`);
+        this.#rely(copy);
       } else if (!this.#isDone(outcome, key, `merge:${remote.hash}`, local.path)) return;
       // After a power cut the copy must not be missing where the replacement is there.
       await files.flush();
@@ -507,7 +513,10 @@ export class SyncEngine {
     merged: Uint8Array,
     hash: string,
   ): Promise<boolean> {
-    if (hash === local.hash) return true;
+    if (hash === local.hash) {
+      this.#rely(local.disk);
+      return true;
+    }
     await this.#commit([{ to: 'intent', key, entry: { hash, remote } }]);
     const outcome = await this.#ports.files.write(local.disk, merged, local.hash);
     return this.#isDone(outcome, key, `merge:${remote.hash}`, local.path);
@@ -557,6 +566,7 @@ export class SyncEngine {
     const hash = hashOf(content);
     // Edited since the scan: the next round has it.
     if (hash !== local.hash) return null;
+    this.#rely(local.disk);
     const op = { opId: uuidv7(), op: 'put' as const, path, baseHash, hash, size: content.length };
     if (content.length <= inlineBytes) return { ...op, content };
     const uploaded = await server.upload(hash, content);
@@ -638,6 +648,12 @@ export class SyncEngine {
   }
 
   // ── bookkeeping ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** What this file holds is about to be written down as agreed on. */
+  #rely(disk: string): void {
+    this.#ports.files.rely(disk);
+    this.#isUnflushed = true;
+  }
 
   #isDone(outcome: LocalOutcome, key: PathKey, what: string, path: string): boolean {
     this.#isUnflushed = true;

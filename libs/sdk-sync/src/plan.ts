@@ -25,7 +25,7 @@ export interface LocalTree {
 
 /** What is to be done about one file. `expected` is the hash that must still be on disk; null: nothing may be there. */
 export type Action =
-  | { readonly do: 'adopt'; readonly key: PathKey; readonly remote: RemoteFile }
+  | { readonly do: 'adopt'; readonly key: PathKey; readonly disk: string; readonly remote: RemoteFile }
   | { readonly do: 'forget'; readonly key: PathKey }
   | {
       readonly do: 'download';
@@ -164,7 +164,7 @@ function decide(
   intent: Intent | undefined,
 ): Action | null {
   if (here && there) {
-    if (intent?.hash === here.hash) return { do: 'adopt', key, remote: intent.remote };
+    if (intent?.hash === here.hash) return { do: 'adopt', key, disk: here.disk, remote: intent.remote };
     // Made on both sides: an empty file, as a new note is, has nothing to lose.
     if (!was && here.hash !== there.hash) {
       if (there.size === 0) return { do: 'put', key, path: there.path, local: here, baseHash: there.hash };
@@ -193,7 +193,8 @@ function decide(
       }
       return { do: 'move', key, toKey: key, local: here, remote: there, base: was ?? null };
     }
-    if (here.hash === there.hash) return isSame(was, there) ? null : { do: 'adopt', key, remote: there };
+    if (here.hash === there.hash)
+      return isSame(was, there) ? null : { do: 'adopt', key, disk: here.disk, remote: there };
     if (isThereChanged) {
       return { do: 'download', key, disk: here.disk, expected: here.hash, remote: there, isRestored: false };
     }

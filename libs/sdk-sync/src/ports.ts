@@ -134,7 +134,12 @@ export interface LocalFiles {
   remove(disk: string, expected: string): Promise<LocalOutcome>;
   /** Nothing is overwritten at `to`, which may differ from `disk` in case only. */
   move(disk: string, to: string, expected: string): Promise<LocalOutcome>;
-  /** What was written, removed and moved so far outlives a power cut when this resolves. */
+  /**
+   * What is there under this name, whoever wrote it, is to be on disk after the next `flush`: an editor does not see to that, and
+   * a file that comes back as it was before would look like an edit.
+   */
+  rely(disk: string): void;
+  /** What was written, removed, moved and relied on so far outlives a power cut when this resolves. */
   flush(): Promise<void>;
   /** Keeps a copy of the content in the trash of this device. */
   keep(disk: string, content: Uint8Array): Promise<void>;

@@ -170,6 +170,11 @@ export class DiskFolder implements LocalFiles {
     });
   }
 
+  rely(disk: string): void {
+    const place = this.#on(disk);
+    this.#unflushed.add(place).add(path.dirname(place));
+  }
+
   async flush(): Promise<void> {
     const places = [...this.#unflushed].values();
     this.#unflushed.clear();

@@ -62,12 +62,12 @@ export class ModelDevice {
   }
 
   /**
-   * The machine is gone at once. What the journal committed stays; of what the client did to its folder since the last
-   * flush some is not on disk: what `isLost` says of each, in turn.
+   * The machine is gone at once. What the journal committed stays; of what was done in the folder and not flushed some is not
+   * on disk: what `isLost` says of each, in turn. Answers what users had written of it.
    */
-  async powerCut(isLost: () => boolean): Promise<void> {
+  async powerCut(isLost: () => boolean): Promise<Uint8Array[]> {
     await this.crash();
-    this.folder.powerCut(isLost);
+    return this.folder.powerCut(isLost);
   }
 
   /** The client is gone at once; its folder and its journal stay. */

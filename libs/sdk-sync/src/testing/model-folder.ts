@@ -5,13 +5,23 @@ import type { LocalFiles, LocalOutcome, Scan } from '../ports.js';
 /** What the file system of a device does to names. */
 export type NameRules = 'exact' | 'ignores-case' | 'decomposes';
 
+/** Something that was done to one name and may be lost in a power cut, and how to take it back. */
+interface Doing {
+  readonly by: 'client' | 'user';
+  readonly name: string;
+  /** What was there before and is there since. */
+  readonly was: Uint8Array | undefined;
+  readonly is: Uint8Array | undefined;
+  readonly undo: () => void;
+}
+
 /** A folder in memory, with the file system's view of names: `A.md` may be `a.md`, and é may come back as two characters. */
 export class ModelFolder implements LocalFiles {
   readonly files = new Map<string, Uint8Array>();
   /** What `keep` was asked to keep. What `remove` takes away is in the store's history, and is not kept here. */
   readonly trash: Uint8Array[] = [];
-  /** How to take back what the client did and a power cut may undo, and whether it still can be: a user's work is not undone. */
-  #unflushed: { readonly canUndo: () => boolean; readonly undo: () => void }[] = [];
+  #unflushed: Doing[] = [];
+  #relied = new Set<string>();
 
   constructor(
     readonly rules: NameRules,
@@ -31,16 +41,43 @@ export class ModelFolder implements LocalFiles {
     return pathKey(syncPath(a)) === pathKey(syncPath(b));
   }
 
-  /** A user's own writing, at once. */
+  /** A user's own writing, at once. Editors do not wait until it is on disk. */
   put(path: string, content: Uint8Array): void {
-    const name = this.diskName(path) ?? (this.rules === 'decomposes' ? path.normalize('NFD') : path);
-    this.files.set(name, content);
+    this.#put('user', path, content);
   }
 
-  /** Loses some of what was done since the last flush; none of it hangs on what came before. */
-  powerCut(isLost: () => boolean): void {
-    for (const { canUndo, undo } of this.#unflushed.reverse()) if (isLost() && canUndo()) undo();
+  /** A user moves a file to where nothing else is. */
+  rename(name: string, to: string): void {
+    this.#rename('user', name, to);
+  }
+
+  /** A user deletes a file. */
+  delete(name: string): void {
+    this.#delete('user', name);
+  }
+
+  /**
+   * Loses some of what was done and not flushed; none of it hangs on what came before. Answers what is not in the folder any
+   * more of what users wrote.
+   */
+  powerCut(isLost: () => boolean): Uint8Array[] {
+    const lost: Uint8Array[] = [];
+    for (const { by, name, is, undo } of this.#unflushed.reverse()) {
+      if (!isLost() || this.#at(name) !== is) continue;
+      undo();
+      if (by === 'user' && is) lost.push(is);
+    }
     this.#unflushed = [];
+    this.#relied.clear();
+    return lost;
+  }
+
+  /** What a power cut would leave of what is here, at worst; users' work counts as it is. */
+  durable(): Uint8Array[] {
+    const written = this.#unflushed.filter(({ by }) => by === 'client');
+    const all = [...this.files.values(), ...written.flatMap(({ was }) => (was ? [was] : []))];
+    const volatile = new Set(written.map(({ is }) => is));
+    return all.filter((content) => !volatile.has(content));
   }
 
   /** First the names, then what they hold; meanwhile a user goes on, as with a real folder. */
@@ -64,20 +101,14 @@ export class ModelFolder implements LocalFiles {
   async write(disk: string, content: Uint8Array, expected: string | null): Promise<LocalOutcome> {
     await this.turn();
     if (!this.#is(disk, expected)) return { outcome: 'changed' };
-    const was = this.#at(disk);
-    this.put(disk, content);
-    const name = this.diskName(disk)!;
-    this.#done(name, content, () => (was ? this.files.set(name, was) : this.files.delete(name)));
+    this.#put('client', disk, content);
     return { outcome: 'done' };
   }
 
   async remove(disk: string, expected: string): Promise<LocalOutcome> {
     await this.turn();
     if (!this.#is(disk, expected)) return { outcome: 'changed' };
-    const name = this.diskName(disk)!;
-    const was = this.files.get(name)!;
-    this.files.delete(name);
-    this.#done(name, undefined, () => this.files.set(name, was));
+    this.#delete('client', this.diskName(disk)!);
     return { outcome: 'done' };
   }
 
@@ -87,21 +118,18 @@ export class ModelFolder implements LocalFiles {
     const name = this.diskName(disk)!;
     const other = this.diskName(to);
     if (other !== undefined && other !== name) return { outcome: 'changed' };
-    const content = this.files.get(name)!;
-    this.files.delete(name);
-    this.put(to, content);
-    const moved = this.diskName(to)!;
-    this.#done(moved, content, () => {
-      if (moved !== name && this.diskName(name) !== undefined && this.diskName(name) !== moved) return;
-      this.files.delete(moved);
-      this.files.set(name, content);
-    });
+    this.#rename('client', name, to);
     return { outcome: 'done' };
+  }
+
+  rely(disk: string): void {
+    this.#relied.add(disk);
   }
 
   async flush(): Promise<void> {
     await this.turn();
-    this.#unflushed = [];
+    this.#unflushed = this.#unflushed.filter(({ by, name }) => by === 'user' && !this.#isRelied(name));
+    this.#relied.clear();
   }
 
   async keep(_disk: string, content: Uint8Array): Promise<void> {
@@ -113,9 +141,36 @@ export class ModelFolder implements LocalFiles {
     return path.startsWith('private/');
   }
 
-  /** Remembers what was done: `name` holds `content` now. */
-  #done(name: string, content: Uint8Array | undefined, undo: () => void): void {
-    this.#unflushed.push({ canUndo: () => this.#at(name) === content, undo });
+  #put(by: Doing['by'], path: string, content: Uint8Array): void {
+    const name = this.diskName(path) ?? (this.rules === 'decomposes' ? path.normalize('NFD') : path);
+    const was = this.files.get(name);
+    this.files.set(name, content);
+    const undo = () => (was ? this.files.set(name, was) : this.files.delete(name));
+    this.#unflushed.push({ by, name, was, is: content, undo });
+  }
+
+  #delete(by: Doing['by'], name: string): void {
+    const was = this.files.get(name)!;
+    this.files.delete(name);
+    this.#unflushed.push({ by, name, was, is: undefined, undo: () => this.files.set(name, was) });
+  }
+
+  #rename(by: Doing['by'], from: string, to: string): void {
+    const content = this.files.get(from)!;
+    this.files.delete(from);
+    const name = this.rules === 'decomposes' ? to.normalize('NFD') : to;
+    this.files.set(name, content);
+    const undo = () => {
+      const there = this.diskName(from);
+      if (there !== undefined && there !== name) return;
+      this.files.delete(name);
+      this.files.set(from, content);
+    };
+    this.#unflushed.push({ by, name, was: content, is: content, undo });
+  }
+
+  #isRelied(name: string): boolean {
+    return [...this.#relied].some((disk) => this.diskName(disk) === name || disk === name);
   }
 
   #at(disk: string): Uint8Array | undefined {

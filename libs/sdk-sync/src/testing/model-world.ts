@@ -62,7 +62,7 @@ export class ModelWorld {
     else if (what < 78) device.isOnline = false;
     else if (what < 83) device.reconnect();
     else if (what < 86) await device.crash();
-    else if (what < 88) await device.powerCut(bitsOf(how));
+    else if (what < 88) await this.cutPower(device, how);
     else if (what < 94) this.deliver(device, how);
     else if (what < 97) this.writeElsewhere(how);
     else if (what < 98) this.restartGateway(how);
@@ -101,6 +101,14 @@ export class ModelWorld {
     this.#excuseLost();
   }
 
+  /** What was typed in the last moments may be gone, but not once the store has it. */
+  async cutPower(device: ModelDevice, how: number): Promise<void> {
+    const stored = new Set([...this.store.blobs.values()].flatMap(tokensIn));
+    for (const content of await device.powerCut(bitsOf(how))) {
+      for (const token of tokensIn(content)) if (!stored.has(token)) this.excused.add(token);
+    }
+  }
+
   /** What a user does in a device's folder, at any moment. */
   edit({ folder }: ModelDevice, how: number): void {
     const path = PATHS[how % PATHS.length]!;
@@ -112,14 +120,13 @@ export class ModelWorld {
     if (way >= 9 && old) {
       if (way === 9) {
         this.#excuse(old);
-        folder.files.delete(name!);
+        folder.delete(name!);
         return;
       }
       const to = way === 10 ? PATHS[pick % PATHS.length]! : swapCase(path);
       const there = folder.diskName(to);
       if (there !== undefined && there !== name) return;
-      folder.files.delete(name!);
-      folder.put(to, old);
+      folder.rename(name!, to);
       return;
     }
     const text = old ? textOf(old) : '';
@@ -147,11 +154,10 @@ export class ModelWorld {
     const to = FOLDERS[Math.floor(pick / FOLDERS.length) % FOLDERS.length]!;
     if (from === to || to.startsWith(`${from}/`)) return;
     const below = [...folder.files].filter(([name]) => name.startsWith(`${from}/`));
-    for (const [name, content] of below) {
+    for (const [name] of below) {
       const moved = `${to}${name.slice(from.length)}`;
       if (![name, undefined].includes(folder.diskName(moved))) continue;
-      folder.files.delete(name);
-      folder.put(moved, content);
+      folder.rename(name, moved);
     }
   }
 
@@ -247,7 +253,8 @@ export class ModelWorld {
   }
 
   #excuseLost(): void {
-    const kept = this.#kept();
+    const contents = this.devices.flatMap(({ folder }) => [...folder.durable(), ...folder.trash]);
+    const kept = new Set([...this.store.blobs.values(), ...contents].flatMap(tokensIn));
     for (const token of this.typed) if (!kept.has(token)) this.excused.add(token);
   }
 
