@@ -14,6 +14,7 @@ const TEST_MS = 120_000;
 describe('npm run vault', () => {
   let url: string;
   let key: string;
+  let storeId: string;
   let cable: Cable;
   const roots: string[] = [];
   const running: RunningVault[] = [];
@@ -31,7 +32,8 @@ describe('npm run vault', () => {
   });
   beforeEach(async () => {
     const store = await admin('', { name: 'vault' });
-    key = (await admin(`/${store['id']}/keys`, { name: 'laptop', permissions: ['read', 'write'] }))['key']!;
+    storeId = store['id']!;
+    key = (await admin(`/${storeId}/keys`, { name: 'laptop', permissions: ['read', 'write'] }))['key']!;
     cable = await aCable(url);
   });
   afterEach(async () => {
@@ -98,7 +100,7 @@ describe('npm run vault', () => {
       expect(filesOf(a)['notes/other.md']).toBe('other, on the laptop\n');
       const copy = Object.keys(filesOf(a)).find((name) => name.includes('(conflict of phone, '))!;
       expect(filesOf(a)[copy]).toBe('other, on the phone\n');
-      expect(second.output).toContain(`CONFLICT      notes/other.md: ${copy}`);
+      expect(second.output).toContain(`CONFLICT      notes/other.md: what was written here is in ${copy}`);
 
       await second.stop();
       expect(second.output).toContain('Stopped.');
@@ -141,6 +143,59 @@ describe('npm run vault', () => {
   );
 
   it(
+    'goes on after kill -9 in the middle of many files',
+    async () => {
+      const [a, b] = [aFolder(), aFolder()];
+      for (let n = 0; n < 300; n++) write(a, `many/${n}.md`, `file ${n}\n`);
+      expect((await once(a)).code).toBe(0);
+      const vault = new RunningVault(['sync', b, '--server', url, '--key', key, '--device', 'phone']);
+      await eventually('some files are there', () => Object.keys(filesOf(b)).length >= 40, SOON_MS);
+      await vault.kill();
+      write(b, 'typed meanwhile.md', 'typed');
+      expect((await once(b)).code).toBe(0);
+      expect((await once(a)).code).toBe(0);
+      expect(same(a, b)).toBe(true);
+      expect(Object.keys(filesOf(a))).toHaveLength(301);
+      expect(fs.readdirSync(path.join(b, '.atomo-sync/under-way'))).toEqual([]);
+    },
+    TEST_MS,
+  );
+
+  it(
+    'ends with a sentence when its key is revoked or its folder vanishes, and deletes nothing',
+    async () => {
+      const [a, b] = [aFolder(), aFolder()];
+      for (const name of ['1.md', '2.md', '3.md']) write(a, name, name);
+      await once(a);
+      const vanishing = await start(b, 'phone');
+      await eventually('the files arrive', () => vanishing.output.includes('Both sides are the same'), SOON_MS);
+      fs.renameSync(b, `${b}-gone`);
+      roots.push(`${b}-gone`);
+      fs.mkdirSync(b);
+      fs.writeFileSync(path.join(b, 'other.md'), 'what is below a disk that was taken away');
+      expect(await vanishing.ended()).toBe(1);
+      expect(vanishing.output).toContain('is not the folder it was');
+      expect((await once(a)).output).toContain('Nothing to do');
+
+      const revoked = await start(a, 'laptop');
+      const listed = await fetch(`${url}/api/v1/admin/stores/${storeId}/keys`, {
+        headers: { 'x-api-key': 'sk_admin_dev' },
+      });
+      const { keys } = (await listed.json()) as { keys: { id: string }[] };
+      for (const { id } of keys) {
+        await fetch(`${url}/api/v1/admin/stores/${storeId}/keys/${id}`, {
+          method: 'DELETE',
+          headers: { 'x-api-key': 'sk_admin_dev' },
+        });
+      }
+      expect(await revoked.ended()).toBe(1);
+      expect(revoked.output).toContain('it was revoked');
+      expect(Object.keys(filesOf(a))).toEqual(['1.md', '2.md', '3.md']);
+    },
+    TEST_MS,
+  );
+
+  it(
     'is of one client at a time, and says in a sentence what is wrong',
     async () => {
       const folder = aFolder();
@@ -177,6 +232,18 @@ class RunningVault {
 
   count(word: string): number {
     return this.output.split('\n').filter((line) => line.startsWith(word)).length;
+  }
+
+  /** Its exit code, once it has ended. */
+  async ended(): Promise<number | null> {
+    await this.#ended;
+    return this.#child.exitCode;
+  }
+
+  /** kill -9, npm and its shell included. */
+  async kill(): Promise<void> {
+    process.kill(-this.#child.pid!, 'SIGKILL');
+    await this.#ended;
   }
 
   /** Ctrl-C, which reaches the whole group. */

@@ -67,7 +67,7 @@ export interface SyncEvent {
     | 'refused'
     | 'repaired';
   readonly path: string;
-  /** Where a renamed file is now, where the other version of a conflict is kept, or why a file was refused. */
+  /** Where a renamed file is now, how a conflict ended, or why a file was refused. */
   readonly detail?: string;
 }
 
@@ -474,7 +474,7 @@ export class SyncEngine {
         this.#tell(
           conflicts === 0
             ? { what: 'merged', path: local.path }
-            : { what: 'conflict', path: local.path, detail: `${conflicts} places, decided by ${policy}` },
+            : { what: 'conflict', path: local.path, detail: decided(policy, conflicts) },
         );
         return;
       }
@@ -483,7 +483,7 @@ export class SyncEngine {
       this.#rely(local.disk);
       // What the store had stays in its history.
       await this.#commit(await this.#meet(key, remote, theirs));
-      this.#tell({ what: 'conflict', path: local.path, detail: 'this device has its way' });
+      this.#tell({ what: 'conflict', path: local.path, detail: decided(policy) });
       return;
     }
     let copy: string | undefined;
@@ -504,7 +504,11 @@ export class SyncEngine {
     const outcome = await files.write(local.disk, theirs, local.hash);
     if (!this.#isDone(outcome, key, `merge:${remote.hash}`, local.path)) return;
     await this.#commit(await this.#meet(key, remote, theirs));
-    this.#tell({ what: 'conflict', path: local.path, detail: copy ?? 'the server has its way; yours is in the trash' });
+    this.#tell({
+      what: 'conflict',
+      path: local.path,
+      detail: copy ? `what was written here is in ${copy}` : decided(policy),
+    });
   }
 
   /** Writes a merged text so that a crash right after it does not merge the same edits once more. */
@@ -699,6 +703,15 @@ export class SyncEngine {
 /** The digest of live files, as the server makes it. */
 export function digestOfFiles(files: Iterable<Pick<RemoteFile, 'path' | 'hash'>>): string {
   return digestOf([...files].map(({ path, hash }) => digestTerm(path as SyncPath, hash as ContentHash)));
+}
+
+/** How a conflict ended; `places` when the rest of the text was merged. */
+function decided(policy: ConflictPolicy, places?: number): string {
+  const where = places === undefined ? '' : places === 1 ? ' in one place' : ` in ${places} places`;
+  if (policy === 'markers') return `both versions are in the file${where}, between <<<<<<< and >>>>>>>`;
+  return policy === 'mine'
+    ? `what was written here holds${where}; the other version is in the store's history`
+    : `what was written elsewhere holds${where}; your version is in the trash of this folder`;
 }
 
 function put<Key, Value>(map: Map<Key, Value>, key: Key, value: Value | null): void {

@@ -44,6 +44,7 @@ const CONNECT_LIMIT_MS = 15_000;
 const RECONNECT = { firstMs: 500, maxMs: 30_000 } as const;
 /** The longest that a call waits for its turn when the gateway says "too much at once". */
 const RATE_LIMIT_PATIENCE_MS = 60_000;
+const READ_ONLY = 'The API key may only read: what is changed here stays here.';
 /** Downloads and uploads side by side. */
 const TRANSFERS = 6;
 
@@ -116,6 +117,20 @@ export class GatewayServer implements SyncServer {
     this.#listen();
   }
 
+  /** Whether calls can be answered now. */
+  get isConnected(): boolean {
+    return this.#isReady;
+  }
+
+  get canWrite(): boolean {
+    return this.#ready.key.permissions.includes('write');
+  }
+
+  /** Why the connection will not come back by itself; null while it may. */
+  get refusal(): Error | null {
+    return this.#refusal;
+  }
+
   /** Begins to connect. */
   open(): void {
     this.#socket.connect();
@@ -185,7 +200,8 @@ export class GatewayServer implements SyncServer {
       // Refused as a whole: by the key's rights, or by a limit of which `ready` said otherwise.
       const fault = this.#fault(answer.error);
       if (fault.code !== 'SYNC_KEY_REFUSED' || answer.error.code !== 'FORBIDDEN') throw fault;
-      return ops.map(({ opId }) => ({ opId, success: false, error: pushFault(answer.error) }));
+      const error: PushFault = { code: answer.error.code, message: READ_ONLY };
+      return ops.map(({ opId }) => ({ opId, success: false, error }));
     }
     return answer.results.map((result): PushResult =>
       result.success
@@ -210,7 +226,7 @@ export class GatewayServer implements SyncServer {
     const answer = await this.#ask<{ missing: string[] }>(CLIENT_EVENTS_2.missing, { hashes: [...parts.keys()] });
     if ('error' in answer) {
       const fault = this.#fault(answer.error);
-      if (answer.error.code === 'FORBIDDEN') return { fault: pushFault(answer.error) };
+      if (answer.error.code === 'FORBIDDEN') return { fault: { code: answer.error.code, message: READ_ONLY } };
       throw fault;
     }
     const faults: PushFault[] = [];
@@ -336,7 +352,7 @@ export class GatewayServer implements SyncServer {
     });
     socket.on('disconnect', () => {
       this.#isReady = false;
-      if (this.#closed.signal.aborted) return;
+      if (this.#closed.signal.aborted || this.#refusal) return;
       this.#listener.disconnected();
       void this.#reconnect();
     });
@@ -349,7 +365,7 @@ export class GatewayServer implements SyncServer {
   }
 
   #refuse(reason: string): void {
-    this.#refusal = clientError('SYNC_KEY_REFUSED', `The gateway refuses the API key: ${reason}`);
+    this.#refusal = refusedKey(reason);
     this.#wake();
     this.#listener.refused(this.#refusal);
   }
@@ -401,13 +417,18 @@ function faultOf(url: string, { status }: Response, body: unknown) {
   const error = (body as { error?: Partial<Sync2ErrorBody> } | null)?.error;
   const said = typeof error?.message === 'string' ? error.message : `HTTP ${status}`;
   if (error?.code !== undefined && [401, 403].includes(status)) {
-    return clientError('SYNC_KEY_REFUSED', `The gateway refuses the API key: ${said}`);
+    return refusedKey(said);
   }
   if (status === 429 || status >= 500) return clientError('SYNC_OFFLINE', `The gateway cannot answer now: ${said}`);
   return clientError(
     'SYNC_NOT_A_GATEWAY',
     `${new URL(url).origin} is no sync gateway with protocol 2 (HTTP ${status}). Check the URL.`,
   );
+}
+
+function refusedKey(reason: string) {
+  const said = reason.replace(/[.]$/, '');
+  return clientError('SYNC_KEY_REFUSED', `The gateway refuses the API key: ${said}. Check it, or ask for a new one.`);
 }
 
 function pushFault(error: Sync2ErrorBody): PushFault {

@@ -107,7 +107,7 @@ export function localTree(scan: Scan, { base, remote }: Pick<Knowledge, 'base' |
     const name = (remote.get(key) ?? base.get(key))?.path;
     const [kept, refusedFile] = path === name ? [file, other] : [other, file];
     files.set(key, kept);
-    const reason = `The name is taken by ${kept.path}: other devices cannot tell them apart.`;
+    const reason = `The name is taken by ${kept.path}: other devices cannot tell them apart. Rename one of them.`;
     refused.push({ path: refusedFile.disk, reason });
   }
   const blockedFiles = new Set<PathKey>();

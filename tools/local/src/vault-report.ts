@@ -29,12 +29,17 @@ export class VaultReport {
   #conflicts: SyncEvent[] = [];
   #isBarShown = false;
   #isOffline = false;
+  #isFirst = true;
   #held = 0;
+
+  /** @param isOnce what is not synced comes with the summary, and not before */
+  constructor(private readonly isOnce: boolean) {}
 
   readonly listener: VaultListener = {
     onEvent: (event) => {
       this.#counts.set(event.what, (this.#counts.get(event.what) ?? 0) + 1);
       if (event.what === 'conflict') this.#conflicts.push(event);
+      if (event.what === 'refused' && this.isOnce) return;
       if (!this.#isBarShown || ['conflict', 'refused', 'repaired'].includes(event.what)) this.#line(line(event));
     },
     onProgress: (done, total) => {
@@ -44,15 +49,18 @@ export class VaultReport {
       if (done >= total) this.end();
     },
     onSynced: (report) => {
-      if (this.#isOffline) console.log('online again');
-      this.#isOffline = false;
       if (report.heldDeletes.length !== this.#held) this.#tellHeld(report.heldDeletes);
       this.#held = report.heldDeletes.length;
+      if (this.isOnce || !this.#isFirst || !report.isSettled) return;
+      this.#isFirst = false;
+      const rest = report.refused.length + report.heldDeletes.length;
+      this.#line(`Both sides are the same${rest === 0 ? '' : ', but for what is named above'}. Waiting for changes.`);
     },
-    onOffline: (reason) => this.offline(reason),
+    onStandstill: (why, reason) => this.#line(`${why === 'offline' ? 'offline' : 'paused'}: ${sentence(reason)}`),
+    onGoingOn: (why) => this.#line(why === 'offline' ? 'online again' : 'going on'),
   };
 
-  /** The gateway does not answer; told once until it does. */
+  /** The gateway does not answer at the start; told once. */
   offline(reason: string): void {
     if (this.#isOffline) return;
     this.#isOffline = true;
@@ -60,14 +68,18 @@ export class VaultReport {
   }
 
   /** How a single comparison ended. */
-  summary({ refused, isSettled }: SyncReport): void {
+  summary({ refused, heldDeletes, isSettled }: SyncReport): void {
     this.end();
-    const counts = [...this.#counts].map(([what, count]) => `${count} ${SAID[what].toLowerCase()}`);
-    console.log(counts.length === 0 ? 'Nothing to do: both sides are the same.' : `Done: ${counts.join(', ')}.`);
-    list('Conflicts, both versions are kept:', this.#conflicts.map(line));
+    const counts = [...this.#counts]
+      .filter(([what]) => what !== 'refused')
+      .map(([what, count]) => `${count} ${SAID[what].toLowerCase()}`);
+    if (counts.length > 0) console.log(`Done: ${counts.join(', ')}.`);
+    else if (heldDeletes.length + refused.length === 0) console.log('Nothing to do: both sides are the same.');
+    else console.log('Nothing else to do.');
+    list('Conflicts, none of the versions is lost:', this.#conflicts.map(line));
     list(
       'Not synced:',
-      refused.map(({ path, reason }) => `${path}: ${reason}`),
+      refused.map(({ path, reason }) => `${shown(path || 'the folder')}: ${reason}`),
     );
     if (!isSettled) console.log('The folder is being written to all the time; run it again, or use --watch.');
   }
@@ -81,7 +93,10 @@ export class VaultReport {
 
   #tellHeld(held: readonly string[]): void {
     if (held.length === 0) return;
-    list(`${held.length} files are gone from the folder. That many are not deleted in the store unasked:`, held);
+    list(
+      `${held.length} files are gone from the folder. That many are not deleted in the store unasked:`,
+      held.map(shown),
+    );
     console.log('Start again with --deletes allow to delete them there, or with --deletes restore to get them back.');
   }
 
@@ -93,8 +108,12 @@ export class VaultReport {
 
 function line({ what, path, detail }: SyncEvent): string {
   const more = detail === undefined ? '' : ['moved', 'renamed'].includes(what) ? ` → ${detail}` : `: ${detail}`;
-  // One line each, whatever a name holds.
-  return `${SAID[what].padEnd(13)} ${path.replaceAll(/\p{Cc}/gu, '?')}${more}`;
+  return `${SAID[what].padEnd(13)} ${shown(path || 'the folder')}${more}`;
+}
+
+/** One line each and from left to right, whatever a name holds. */
+function shown(path: string): string {
+  return path.replaceAll(/[\p{Cc}\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/gu, '?');
 }
 
 function list(title: string, lines: readonly string[]): void {

@@ -22,6 +22,7 @@ const DELETES: readonly EngineOptions['massDelete'][] = ['ask', 'allow', 'restor
 const STOP_LIMIT_MS = 5_000;
 const RETRY = { firstMs: 1_000, maxMs: 30_000 } as const;
 const EXIT_INTERRUPTED = 130;
+const READ_ONLY = 'The key may only read: what others change comes here, what is changed here is not sent.';
 await runCommand(async () => {
   const { values, positionals } = parseOptions('vault', process.argv.slice(2), {
     server: { type: 'string' },
@@ -58,8 +59,9 @@ process.exit();
 
 /** One comparison of both sides. Fails when something waits for the user. */
 async function once(options: VaultOptions): Promise<number> {
-  const told = new VaultReport();
+  const told = new VaultReport(true);
   const vault = await Vault.open(options, told.listener);
+  if (!vault.canWrite) console.log(READ_ONLY);
   const interrupted = new AbortController();
   onInterrupt(() => interrupted.abort());
   try {
@@ -91,7 +93,7 @@ async function keep(options: VaultOptions): Promise<number> {
     stopped.abort();
     void vault?.close();
   });
-  const told = new VaultReport();
+  const told = new VaultReport(false);
   for (let failures = 1; !vault && !stopped.signal.aborted; failures++) {
     try {
       vault = await Vault.open(options, told.listener);
@@ -103,6 +105,7 @@ async function keep(options: VaultOptions): Promise<number> {
   }
   if (!vault) return EXIT_INTERRUPTED;
   console.log(`${vault.folder.root} is kept the same as the store at ${options.server}. Ctrl-C stops it.`);
+  if (!vault.canWrite) console.log(READ_ONLY);
   try {
     await vault.watch(stopped.signal);
   } finally {

@@ -71,6 +71,18 @@ describe('a folder on disk', () => {
     expect(fs.readdirSync(on(STATE_FOLDER, 'under-way'))).toEqual([]);
   });
 
+  it('is not taken for a folder without files when it vanishes, or another one is in its place', async () => {
+    fs.writeFileSync(on('a.md'), 'one');
+    await folder.scan();
+    fs.renameSync(root, `${root}-gone`);
+    await expect(folder.scan()).rejects.toMatchObject({ code: 'SYNC_FOLDER_UNUSABLE' });
+    fs.mkdirSync(on(STATE_FOLDER), { recursive: true });
+    await expect(folder.scan()).rejects.toMatchObject({ code: 'SYNC_FOLDER_UNUSABLE' });
+    fs.rmSync(root, { recursive: true });
+    fs.renameSync(`${root}-gone`, root);
+    expect((await folder.scan()).files).toHaveLength(1);
+  });
+
   it('keeps the mode of a file that it replaces', async () => {
     fs.writeFileSync(on('run.sh'), 'one', { mode: 0o755 });
     await folder.write('run.sh', bytesOf('two'), hash('one'));

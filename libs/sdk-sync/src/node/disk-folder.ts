@@ -4,6 +4,7 @@ import path from 'node:path';
 import type { Stats } from 'node:fs';
 import ignore, { type Ignore } from 'ignore';
 import { hashOf } from '../content.js';
+import { clientError } from '../errors.js';
 import type { LocalFiles, LocalOutcome, Scan } from '../ports.js';
 import type { Seen } from './sqlite-journal.js';
 
@@ -46,6 +47,8 @@ export class DiskFolder implements LocalFiles {
   /** Files and folders whose change may be in the memory of the system only. */
   readonly #unflushed = new Set<string>();
   #ignore: Ignore;
+  /** Which folder this was when it was opened. */
+  #identity = '';
 
   private constructor(
     /** Absolute, without symbolic links. */
@@ -63,6 +66,7 @@ export class DiskFolder implements LocalFiles {
     await fs.mkdir(folder.#state('under-way'), { recursive: true });
     await fs.mkdir(folder.#state('trash'), { recursive: true });
     await folder.#finishReplacements();
+    folder.#identity = await folder.#look();
     return folder;
   }
 
@@ -70,11 +74,19 @@ export class DiskFolder implements LocalFiles {
     return this.#ignore.ignores(name);
   }
 
+  /** @throws CodedError SYNC_FOLDER_UNUSABLE: it is not there, or is another one, as where a disk was taken away */
   async scan(): Promise<Scan> {
     this.#ignore = this.#rules(await fs.readFile(this.#on(IGNORE_FILE), 'utf8').catch(() => ''));
     const found: { disk: string; stat: Stats }[] = [];
     const blocked: Scan['blocked'][number][] = [];
     await this.#walk('', found, blocked);
+    // A folder that vanishes looks like one whose files were all deleted.
+    if ((await this.#look()) !== this.#identity) {
+      throw clientError(
+        'SYNC_FOLDER_UNUSABLE',
+        `${this.root} is gone, or is not the folder it was. Nothing is deleted in the store; start again when it is back.`,
+      );
+    }
     const changed = new Map<string, Seen | null>();
     const files: Scan['files'][number][] = [];
     const queue = found.values();
@@ -187,7 +199,7 @@ export class DiskFolder implements LocalFiles {
 
   async keep(disk: string, content: Uint8Array): Promise<void> {
     const place = await this.#trashed(disk);
-    await fs.writeFile(place, content, { flush: true });
+    await this.#written(place, content, true);
     await flushed(path.dirname(place));
   }
 
@@ -248,8 +260,30 @@ export class DiskFolder implements LocalFiles {
 
   async #underWay(content: Uint8Array, flush: boolean): Promise<string> {
     const file = path.join(this.#state('under-way'), `${process.pid}-${(count += 1)}`);
-    await fs.writeFile(file, content, { flush });
+    await this.#written(file, content, flush);
     return file;
+  }
+
+  /** Leaves nothing where there was no room for all of it. */
+  async #written(file: string, content: Uint8Array, flush: boolean): Promise<void> {
+    try {
+      await fs.writeFile(file, content, { flush });
+    } catch (error) {
+      await fs.rm(file, { force: true });
+      throw this.#fault(error);
+    }
+  }
+
+  #fault(error: unknown): unknown {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code !== 'ENOSPC' && code !== 'EDQUOT') return error;
+    return clientError('SYNC_DISK_FULL', `The disk of ${this.root} is full (${code}); free some space`, error);
+  }
+
+  /** What tells this folder from another one of the same name; the client's own folder in it does not move elsewhere. */
+  async #look(): Promise<string> {
+    const stat = await fs.lstat(this.#state('')).catch(() => null);
+    return stat ? `${stat.dev} ${stat.ino}` : '';
   }
 
   /** Null when it is not there, or is no ordinary file. Symbolic links are not followed. */
@@ -365,7 +399,7 @@ export class DiskFolder implements LocalFiles {
       if (code !== undefined && REFUSED_BY_DISK.has(code)) {
         return { outcome: 'refused', reason: `This device cannot store it (${code}).` };
       }
-      throw error;
+      throw this.#fault(error);
     }
   }
 

@@ -3,4 +3,4 @@ export type { SeenFiles } from './disk-folder.js';
 export { SqliteJournal } from './sqlite-journal.js';
 export type { Seen } from './sqlite-journal.js';
 export { Vault } from './vault.js';
-export type { VaultListener, VaultOptions } from './vault.js';
+export type { Standstill, VaultListener, VaultOptions } from './vault.js';

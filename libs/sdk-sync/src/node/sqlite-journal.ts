@@ -1,9 +1,13 @@
 import { DatabaseSync, type StatementSync } from 'node:sqlite';
 import { deflateRawSync, inflateRawSync } from 'node:zlib';
+import { clientError } from '../errors.js';
 import type { PathKey } from '@atomo-cc/sync-protocol';
 import type { AgreedFile, Cursor, Intent, Journal, JournalState, JournalWrite, PushOp, RemoteFile } from '../ports.js';
 
 const VERSION = 1;
+/** Result codes of SQLite: there is no room, and the file cannot be read or written. */
+const SQLITE_FULL = 13;
+const SQLITE_BROKEN: ReadonlySet<number> = new Set([8, 10, 11, 14, 26]);
 
 const SCHEMA = `
 create table if not exists facts (name text primary key, value text not null) strict;
@@ -124,13 +128,14 @@ export class SqliteJournal implements Journal {
   }
 
   private transaction(work: () => void): void {
-    this.#database.exec('begin immediate');
     try {
+      this.#database.exec('begin immediate');
       work();
       this.#database.exec('commit');
     } catch (error) {
-      this.#database.exec('rollback');
-      throw error;
+      // Where the disk is full SQLite has rolled back by itself.
+      if (this.#database.isTransaction) this.#database.exec('rollback');
+      throw faultOf(error);
     }
   }
 
@@ -188,4 +193,14 @@ export class SqliteJournal implements Journal {
     }
     return statement;
   }
+}
+
+function faultOf(error: unknown): unknown {
+  // The lower byte is the code, the rest says more of it.
+  const code = ((error as { errcode?: number }).errcode ?? 0) & 0xff;
+  if (code === SQLITE_FULL) {
+    return clientError('SYNC_DISK_FULL', 'The disk of the folder is full; free some space', error);
+  }
+  if (!SQLITE_BROKEN.has(code)) return error;
+  return clientError('SYNC_FOLDER_UNUSABLE', `The journal cannot be used: ${(error as Error).message}.`, error);
 }

@@ -39,9 +39,16 @@ export interface VaultOptions extends Pick<EngineOptions, 'onConflict' | 'massDe
 export interface VaultListener extends Pick<EngineOptions, 'onEvent' | 'onProgress'> {
   /** A sync came to its end. */
   onSynced?(report: SyncReport): void;
-  /** The gateway does not answer; `reason` is a sentence. */
-  onOffline?(reason: string): void;
+  /** Nothing goes on: the gateway does not answer, or the disk is full. `reason` is a sentence. Told once. */
+  onStandstill?(why: Standstill, reason: string): void;
+  /** It goes on. */
+  onGoingOn?(why: Standstill): void;
 }
+
+/** What a client waits for by itself. */
+export type Standstill = 'offline' | 'full';
+
+const STANDSTILLS: Readonly<Record<string, Standstill>> = { SYNC_OFFLINE: 'offline', SYNC_DISK_FULL: 'full' };
 
 /** A real folder and a store that are kept the same. Everything it has to remember is in STATE_FOLDER within the folder. */
 export class Vault {
@@ -54,7 +61,7 @@ export class Vault {
     readonly folder: DiskFolder,
     private readonly journal: SqliteJournal,
     private readonly server: GatewayServer,
-    private readonly listener: VaultListener,
+    private readonly halts: Halts,
     private readonly bell: Bell,
   ) {}
 
@@ -84,6 +91,7 @@ export class Vault {
       const device = options.device ?? os.hostname();
       const folder = await DiskFolder.open(root, options.exclude, journal);
       const bell = new Bell();
+      const halts = new Halts(listener);
       const server = new GatewayServer({ url: options.server, key: options.key, device: { id, name: device } }, ready, {
         cursor: () => engine.cursor,
         changes: (page) => {
@@ -95,10 +103,11 @@ export class Vault {
           bell.ring();
         },
         connected: () => {
+          halts.end('offline');
           engine.askServer();
           bell.ring();
         },
-        disconnected: () => listener.onOffline?.('The connection is lost; connecting again.'),
+        disconnected: () => halts.begin('offline', 'The connection is lost; connecting again.'),
         refused: () => bell.ring(),
       });
       const engine: SyncEngine = await SyncEngine.open(
@@ -106,11 +115,16 @@ export class Vault {
         { ...options, ...listener, device },
       );
       server.open();
-      return new Vault(engine, folder, journal, server, listener, bell);
+      return new Vault(engine, folder, journal, server, halts, bell);
     } catch (error) {
       journal.close();
       throw error;
     }
+  }
+
+  /** Whether the key lets this folder change the store. */
+  get canWrite(): boolean {
+    return this.server.canWrite;
   }
 
   /** How the last sync ended. */
@@ -133,13 +147,14 @@ export class Vault {
     );
     const report = await running;
     this.#report = report;
-    this.listener.onSynced?.(report);
+    if (this.server.isConnected) this.halts.end();
+    this.halts.listener.onSynced?.(report);
     return report;
   }
 
   /**
    * Keeps both sides the same until the signal is aborted, offline and online.
-   * @throws CodedError of SYNC_CLIENT_ERRORS but SYNC_OFFLINE
+   * @throws CodedError of SYNC_CLIENT_ERRORS but SYNC_OFFLINE and SYNC_DISK_FULL
    */
   async watch(signal: AbortSignal): Promise<void> {
     const watcher = watch(this.folder.root, {
@@ -158,13 +173,15 @@ export class Vault {
       for (let failures = 0; !signal.aborted;) {
         try {
           const { isSettled } = await this.once();
+          if (this.server.refusal) throw this.server.refusal;
           failures = 0;
           if (isSettled && !(await this.bell.rung(COMPARE_MS, signal))) this.engine.askServer();
         } catch (error) {
           if (signal.aborted) return;
-          if (!isCodedError(error) || error.code !== 'SYNC_OFFLINE') throw error;
+          const why = isCodedError(error) ? STANDSTILLS[error.code] : undefined;
+          if (!why) throw error;
           failures += 1;
-          this.listener.onOffline?.(error.message);
+          this.halts.begin(why, (error as Error).message);
           await this.bell.rung(backoffMs(failures, RETRY), signal);
         }
       }
@@ -180,6 +197,26 @@ export class Vault {
     if (this.#isClosed) return;
     this.#isClosed = true;
     this.journal.close();
+  }
+}
+
+/** Tells once that nothing goes on, and once that it does again. */
+class Halts {
+  #why: Standstill | null = null;
+
+  constructor(readonly listener: VaultListener) {}
+
+  begin(why: Standstill, reason: string): void {
+    if (this.#why === why) return;
+    this.#why = why;
+    this.listener.onStandstill?.(why, reason);
+  }
+
+  /** @param why left out: whatever it was */
+  end(why = this.#why): void {
+    if (this.#why === null || this.#why !== why) return;
+    this.#why = null;
+    this.listener.onGoingOn?.(why);
   }
 }
 
