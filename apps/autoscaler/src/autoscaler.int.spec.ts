@@ -6,6 +6,7 @@ import { startService, type RunningService } from '@atomo-cc/platform/lifecycle'
 import { enqueue, JobQueues, OutboxRelay } from '@atomo-cc/platform/queues';
 import type { Redis } from '@atomo-cc/platform/redis';
 import { HISTORICAL_SYNC_QUEUE } from '@atomo-cc/queues';
+import { claimSyncJob, startSyncJob, waitSyncJob } from '@atomo-cc/sync-jobs';
 import { autoscalerConfig } from './config.js';
 import { LEASE_MS, Observer, type DecisionRecord } from './control/index.js';
 import { Reaper } from './reaper.js';
@@ -286,6 +287,37 @@ describe('the autoscaler', () => {
     expect(() => autoscalerConfig({ ...environment, ATOMO_MODE: 'production', AUTOSCALER_TOKEN: 'ops_short' })).toThrow(
       'AUTOSCALER_TOKEN has 9 characters; at least 22 are needed.',
     );
+  });
+
+  it('lets a job that waits for its quota go on within 5 s when there is something left', async () => {
+    const queues = new JobQueues(redis);
+    const app = { tenant: DEFAULT_TENANT_ID, integration: 'mbox', importId: uuidv7(), bytesTotal: 1 };
+    const setLimit = (amount: number) =>
+      database.asOwner(
+        `insert into tenant_limits (tenant_id, quota, amount) values ($1, 'importedRecords', $2)
+         on conflict (tenant_id, quota) do update set amount = excluded.amount`,
+        [DEFAULT_TENANT_ID, amount],
+      );
+    await setLimit(0);
+    const id = await database.app.transaction(DEFAULT_TENANT_ID, async (tx) => {
+      const job = await startSyncJob(tx, app);
+      const { claim } = (await claimSyncJob(tx, job.id, 'worker'))!;
+      const wait = { quota: 'importedRecords', limit: 0, renewsAt: '2027-01-01T00:00:00.000Z', message: 'Used up.' };
+      await waitSyncJob(tx, claim, wait);
+      return job.id;
+    });
+    await database.asOwner('delete from outbox');
+    const looks = jest.spyOn(Reaper.prototype as unknown as { reapOnce(): Promise<void> }, 'reapOnce');
+    await anAutoscaler();
+    await eventually('it has looked', () => looks.mock.calls.length > 0);
+    await Promise.all(looks.mock.results.map(({ value }) => value as Promise<void>));
+    expect((await queues.depths())[0]?.waiting).toBe(0);
+    await setLimit(1);
+    await eventually('the job is queued', async () => (await queues.depths())[0]?.waiting === 1, 5_000);
+    looks.mockRestore();
+    const [row] = await database.asOwner('select status from historical_sync_jobs where id = $1', [id]);
+    expect(row).toEqual({ status: 'pending' });
+    await queues.close();
   });
 
   it('queues abandoned jobs again, on the leader only', async () => {

@@ -1,9 +1,9 @@
 import type { SystemDatabase, Tx } from '@atomo-cc/platform/postgres';
 
-/** How often abandoned jobs are looked for: they are abandoned for a minute by then, a quarter more does not matter. */
-export const REAP_MS = 15_000;
+/** How often it looks: a job that waits goes on within 5 s when its tenant has got another plan. It costs four statements on small indexes. */
+export const REAP_MS = 4_000;
 
-/** Puts abandoned jobs back into the outbox, in the caller's transaction, and answers their ids. */
+/** Puts jobs that are to go on back into the outbox, in the caller's transaction, and answers their ids. */
 export type Reap = (tx: Tx) => Promise<readonly string[]>;
 
 /** What the reaper works with. */
@@ -17,7 +17,7 @@ export interface ReaperParts {
   readonly onError: (error: unknown) => void;
 }
 
-/** Brings back jobs whose worker died, or whose queue was lost with Redis. */
+/** Brings back jobs whose worker died, whose queue was lost with Redis, or which waited for what is there now. */
 export class Reaper {
   private timer: NodeJS.Timeout | undefined;
   private running: Promise<void> | undefined;

@@ -1,5 +1,6 @@
 import { hostname } from 'node:os';
 import type { NestFastifyApplication } from '@nestjs/platform-fastify';
+import { accessMigrations, releaseExpired, withRoom } from '@atomo-cc/access';
 import { sleep, uuidv7 } from '@atomo-cc/kernel';
 import { Health } from '@atomo-cc/platform/health';
 import type { ServiceOptions } from '@atomo-cc/platform/lifecycle';
@@ -7,16 +8,21 @@ import { createLogger } from '@atomo-cc/platform/logging';
 import { Leases1700000001000, migrate, openSystemDatabase } from '@atomo-cc/platform/postgres';
 import { JobQueues, Outbox1700000002000, OutboxRelay } from '@atomo-cc/platform/queues';
 import { openRedis, type Redis } from '@atomo-cc/platform/redis';
-import { reapAbandoned, syncJobMigrations } from '@atomo-cc/sync-jobs';
+import { reapAbandoned, renewWaiting, syncJobMigrations } from '@atomo-cc/sync-jobs';
 import { AutoscalerModule, type Ground } from './autoscaler.module.js';
 import type { AutoscalerConfig } from './config.js';
 import { ControlLoop, Leadership, SharedState } from './control/index.js';
 import { LocalProvider, redisLedger, watchingProvider, type WorkerProvider } from './fleet/index.js';
 import { FlyProvider } from './fly/index.js';
-import { Reaper } from './reaper.js';
+import { type Reap, Reaper } from './reaper.js';
 
 /** The tables that the autoscaler reads and writes. */
-export const autoscalerMigrations = [Leases1700000001000, Outbox1700000002000, ...syncJobMigrations];
+export const autoscalerMigrations = [
+  Leases1700000001000,
+  Outbox1700000002000,
+  ...accessMigrations,
+  ...syncJobMigrations,
+];
 
 /** Connections to Postgres: the lease, the reaper, the relay and the health check take one at a time each. */
 const POOL_SIZE = 4;
@@ -47,7 +53,7 @@ export async function autoscalerService(config: AutoscalerConfig, workerScript: 
       scaleDownIdleMs: config.SCALE_DOWN_IDLE_MINUTES * 60_000,
     },
     access: { token: config.AUTOSCALER_TOKEN, readsNeedToken: config.readsNeedToken },
-    reap: reapAbandoned,
+    reap,
   };
   let running: NestFastifyApplication | undefined;
   return {
@@ -77,6 +83,13 @@ export async function autoscalerService(config: AutoscalerConfig, workerScript: 
     },
   };
 }
+
+/** What a worker that died has reserved is free first, so that jobs which wait for it go on. */
+const reap: Reap = async (tx) => {
+  await releaseExpired(tx);
+  const abandoned = await reapAbandoned(tx);
+  return [...abandoned, ...(await renewWaiting(tx, withRoom))];
+};
 
 function providerOf(config: AutoscalerConfig, script: string, redis: Redis): WorkerProvider {
   switch (config.AUTOSCALER_PROVIDER) {

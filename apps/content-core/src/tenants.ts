@@ -124,14 +124,18 @@ async function ask(question: string): Promise<string> {
 
 async function sayQuotas(system: SystemDatabase, { id, slug }: Tenant): Promise<void> {
   const { plan, standings } = await system.transaction((tx) => standingsOf(tx, id));
-  const rows = [['', 'used', 'limit', ''], ...standings.map(cellsOf)];
+  const rows = [['', 'used', 'reserved', 'limit', ''], ...standings.map(cellsOf)];
   process.stdout.write(`${slug}, plan ${plan}\n`);
-  for (const [name, used, limit, note] of rows)
-    process.stdout.write(`${`${name!.padEnd(18)}${used!.padStart(14)}${limit!.padStart(14)}  ${note}`.trimEnd()}\n`);
+  for (const [name, used, reserved, limit, note] of rows)
+    process.stdout.write(
+      `${`${name!.padEnd(18)}${used!.padStart(14)}${reserved!.padStart(14)}${limit!.padStart(14)}  ${note}`.trimEnd()}\n`,
+    );
 }
 
-function cellsOf({ quota, used, limit, isOwn }: Standing): string[] {
-  return [quota, String(used), limit === null ? 'none' : String(limit), isOwn ? 'set for this tenant' : ''];
+function cellsOf({ quota, used, reserved, limit, isOwn, renewsAt }: Standing): string[] {
+  const notes = [isOwn ? 'set for this tenant' : '', renewsAt ? `renews ${renewsAt.toISOString().slice(0, 10)}` : ''];
+  const numbers = [used, reserved, limit ?? 'none'].map(String);
+  return [quota, ...numbers, notes.filter(Boolean).join(', ')];
 }
 
 function say(what: string, { id, slug, name, plan, suspendedAt, deletingAt }: Tenant): void {

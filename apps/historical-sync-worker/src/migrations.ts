@@ -1,3 +1,4 @@
+import { accessMigrations } from '@atomo-cc/access';
 import { memoryMigrations } from '@atomo-cc/memory';
 import { blobMigrations } from '@atomo-cc/platform/blobs';
 import { Leases1700000001000, type Migration } from '@atomo-cc/platform/postgres';
@@ -9,6 +10,7 @@ export const workerMigrations: readonly Migration[] = [
   Leases1700000001000,
   Outbox1700000002000,
   ...blobMigrations,
+  ...accessMigrations,
   ...syncJobMigrations,
   ...memoryMigrations,
 ];

@@ -40,7 +40,11 @@ export {
 } from './users.js';
 export { QUOTAS } from './plans.js';
 export type { Plan, Quota, QuotaName } from './plans.js';
-export { setLimit, standingsOf } from './quotas.js';
+export { setLimit } from './limits.js';
+export type { Limit } from './limits.js';
+export { consume, QUOTA_ERRORS, releaseExpired, reserve, settle, withRoom } from './quota-ledger.js';
+export type { QuotaRefusal, Reservation, Wanted } from './quota-ledger.js';
+export { standingsOf } from './quotas.js';
 export type { Standing } from './quotas.js';
 export {
   beginDeletion,

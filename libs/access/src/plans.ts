@@ -11,8 +11,8 @@ export function isPlan(word: string): word is Plan {
 /** What a plan limits. */
 export interface Quota {
   readonly unit: string;
-  /** `count`: how many there may be at a time. */
-  readonly kind: 'count';
+  /** `count`: how many there may be at a time. `month`: how much in a calendar month (UTC), by the ledger. */
+  readonly kind: 'count' | 'month';
   /** Why there is a limit at all. */
   readonly reason: string;
   /** How much each plan allows; null: no limit. */
@@ -37,14 +37,31 @@ export const QUOTAS = {
       'Each program that may come in is one more that can lose its secret: as many as a team of that size looks after.',
     limits: { free: 2, solo: 10, team: 100, enterprise: null },
   },
+  importedRecords: {
+    unit: 'records',
+    kind: 'month',
+    reason:
+      'Each record that is new or changed is parsed, embedded, indexed and kept. What memory has already costs nothing.',
+    limits: { free: 10_000, solo: 100_000, team: 2_000_000, enterprise: null },
+  },
 } as const satisfies Readonly<Record<string, Quota>>;
 
 /** The name of something that plans limit. */
 export type QuotaName = keyof typeof QUOTAS;
+/** Those that are counted when something is made. */
+export type CountedQuota = QuotaOfKind<'count'>;
+/** Those that the ledger keeps. */
+export type MonthlyQuota = QuotaOfKind<'month'>;
+type QuotaOfKind<Kind> = { [Name in QuotaName]: (typeof QUOTAS)[Name]['kind'] extends Kind ? Name : never }[QuotaName];
 /** All of them, in the order in which they are shown. */
 export const QUOTA_NAMES = Object.keys(QUOTAS) as readonly QuotaName[];
 
 /** Whether a word is the name of something that plans limit. */
 export function isQuota(word: string): word is QuotaName {
   return Object.hasOwn(QUOTAS, word);
+}
+
+/** Whether a word is the name of something that the ledger keeps. */
+export function isMonthly(word: string): word is MonthlyQuota {
+  return isQuota(word) && QUOTAS[word].kind === 'month';
 }

@@ -12,7 +12,8 @@ import { Accounts } from './accounts.js';
 import { ApiTokens } from './api-tokens.js';
 import type { Person } from './principal.js';
 import { type QuotaName, QUOTA_NAMES, QUOTAS } from './plans.js';
-import { setLimit, standingsOf } from './quotas.js';
+import { setLimit } from './limits.js';
+import { standingsOf } from './quotas.js';
 import { accessEntities, accessMigrations } from './schema.js';
 import { createTenant, setPlan } from './tenants.js';
 
@@ -73,7 +74,14 @@ test('of many at once no more get in than the plan allows, and who is refused le
   const refused = results.filter((result) => result.status === 'rejected');
   for (const { reason } of refused)
     expect(reason).toMatchObject({ code: 'CONFLICT', details: { quota: 'users', limit: 3, used: 3 } });
-  expect(await standing(tenant, 'users')).toEqual({ quota: 'users', limit: 3, isOwn: false, used: 3 });
+  expect(await standing(tenant, 'users')).toEqual({
+    quota: 'users',
+    limit: 3,
+    isOwn: false,
+    used: 3,
+    reserved: 0,
+    renewsAt: null,
+  });
   expect(await standing(tenant, 'users', true)).toMatchObject({ used: 3 });
 });
 

@@ -1,66 +1,17 @@
-import type { MigrationInterface, QueryRunner } from 'typeorm';
-import { accessEvent, accessStream } from '@atomo-cc/events';
 import { apiError, type CodedError, type TenantId } from '@atomo-cc/kernel';
-import { runAll, type SystemDatabase, tenantTable, type Tx } from '@atomo-cc/platform/postgres';
-import { type By, recordAccess } from './access-log.js';
-import { isQuota, type Plan, QUOTA_NAMES, type QuotaName, QUOTAS } from './plans.js';
-import { changeTenant, type Tenant } from './tenants.js';
-
-/** The word that takes an operator's limit back. */
-const AS_THE_PLAN = 'plan';
-/** The word for no limit. */
-const NO_LIMIT = 'none';
-
-/** Limits that an operator has set for a tenant; where there is none, that of its plan holds. */
-export class TenantLimits1700000260000 implements MigrationInterface {
-  name = 'TenantLimits1700000260000';
-
-  async up(runner: QueryRunner): Promise<void> {
-    await runAll(runner, [
-      `create table tenant_limits (
-         tenant_id uuid not null references tenants (id) on delete cascade,
-         quota text not null,
-         amount bigint check (amount >= 0),
-         primary key (tenant_id, quota)
-       )`,
-      ...tenantTable('tenant_limits', { app: 'select', system: 'select, insert, update, delete' }),
-    ]);
-  }
-
-  async down(runner: QueryRunner): Promise<void> {
-    await runner.query('drop table tenant_limits');
-  }
-}
+import type { Tx } from '@atomo-cc/platform/postgres';
+import { type Limit, limitsOf } from './limits.js';
+import { type CountedQuota, isMonthly, type Plan, QUOTA_NAMES, type QuotaName, QUOTAS } from './plans.js';
+import { ledgerStanding, windowOf } from './quota-ledger.js';
 
 /** How a tenant stands with something that plans limit. */
-export interface Standing {
+export interface Standing extends Limit {
   readonly quota: QuotaName;
-  /** Null: no limit. */
-  readonly limit: number | null;
-  /** Whether an operator has set the limit for this tenant, whatever its plan says. */
-  readonly isOwn: boolean;
   readonly used: number;
-}
-
-/** The limits that hold for a tenant, asked for anew each time, so that another plan holds at once. @throws CodedError NOT_FOUND */
-export async function limitsOf(
-  tx: Tx,
-  tenant: TenantId,
-): Promise<{ readonly plan: Plan; readonly of: (quota: QuotaName) => Pick<Standing, 'limit' | 'isOwn'> }> {
-  const rows = await tx.query<{ plan: Plan; quota: string | null; amount: string | null }>(
-    `select t.plan, l.quota, l.amount from tenants t left join tenant_limits l on l.tenant_id = t.id where t.id = $1`,
-    [tenant],
-  );
-  const [first] = rows;
-  if (!first) throw apiError('NOT_FOUND', 'There is no such tenant.');
-  return {
-    plan: first.plan,
-    of: (quota) => {
-      const own = rows.find((row) => row.quota === quota);
-      if (!own) return { limit: QUOTAS[quota].limits[first.plan], isOwn: false };
-      return { limit: own.amount === null ? null : Number(own.amount), isOwn: true };
-    },
-  };
+  /** Set aside for work that is under way. */
+  readonly reserved: number;
+  /** When all of it is free again; null of what is counted and does not come back by itself. */
+  readonly renewsAt: Date | null;
 }
 
 /**
@@ -69,7 +20,7 @@ export async function limitsOf(
  * @param at tokens that have run out by then do not count
  * @throws CodedError CONFLICT naming quota, limit and how many there are
  */
-export async function requireRoom(tx: Tx, tenant: TenantId, quota: QuotaName, at = new Date()): Promise<void> {
+export async function requireRoom(tx: Tx, tenant: TenantId, quota: CountedQuota, at = new Date()): Promise<void> {
   await tx.query(`select pg_advisory_xact_lock(hashtextextended('quota ' || $1 || ' ' || $2, 0))`, [quota, tenant]);
   const { plan, of } = await limitsOf(tx, tenant);
   const { limit } = of(quota);
@@ -78,7 +29,7 @@ export async function requireRoom(tx: Tx, tenant: TenantId, quota: QuotaName, at
   if (used >= limit) throw noRoom(plan, { quota, limit, used });
 }
 
-function noRoom(plan: Plan, { quota, limit, used }: Omit<Standing, 'isOwn'>): CodedError {
+function noRoom(plan: Plan, { quota, limit, used }: Pick<Standing, 'quota' | 'limit' | 'used'>): CodedError {
   const { unit } = QUOTAS[quota];
   return apiError(
     'CONFLICT',
@@ -88,7 +39,7 @@ function noRoom(plan: Plan, { quota, limit, used }: Omit<Standing, 'isOwn'>): Co
 }
 
 /** Counts what there is of a tenant, under the rights of an application or of the system. */
-const COUNTS: Readonly<Record<QuotaName, (tx: Tx, tenant: TenantId, at: Date) => Promise<number>>> = {
+const COUNTS: Readonly<Record<CountedQuota, (tx: Tx, tenant: TenantId, at: Date) => Promise<number>>> = {
   users: (tx, tenant) => countOf(tx, 'from users where tenant_id = $1', [tenant]),
   apiTokens: (tx, tenant, at) =>
     countOf(
@@ -107,56 +58,16 @@ async function countOf(tx: Tx, from: string, parameters: readonly unknown[]): Pr
 export async function standingsOf(
   tx: Tx,
   tenant: TenantId,
+  now: Date = new Date(),
 ): Promise<{ readonly plan: Plan; readonly standings: readonly Standing[] }> {
   const { plan, of } = await limitsOf(tx, tenant);
+  const { start, end } = windowOf(now);
   const standings: Standing[] = [];
-  for (const quota of QUOTA_NAMES)
-    standings.push({ quota, ...of(quota), used: await COUNTS[quota](tx, tenant, new Date()) });
-  return { plan, standings };
-}
-
-/**
- * Sets a limit for one tenant, whatever its plan says. What is beyond a lower one stays; nothing is added to it.
- * @param setting `users=40`; `users=none` for no limit, `users=plan` for that of the plan again
- * @throws CodedError NOT_FOUND, VALIDATION_ERROR
- */
-export async function setLimit(system: SystemDatabase, which: string, setting: string, by: By): Promise<Tenant> {
-  const { quota, amount } = settingOf(setting);
-  return changeTenant(system, which, async (tx, tenant) => {
-    const before = (await limitsOf(tx, tenant.id)).of(quota);
-    if (amount === undefined) {
-      await tx.execute('delete from tenant_limits where tenant_id = $1 and quota = $2', [tenant.id, quota]);
-    } else {
-      await tx.execute(
-        `insert into tenant_limits (tenant_id, quota, amount) values ($1, $2, $3)
-         on conflict (tenant_id, quota) do update set amount = excluded.amount`,
-        [tenant.id, quota, amount],
-      );
-    }
-    const { limit, isOwn } = (await limitsOf(tx, tenant.id)).of(quota);
-    if (limit === before.limit && isOwn === before.isOwn) return;
-    const event = accessEvent('tenantLimitChanged', { quota, limit, isOwn });
-    await recordAccess(tx, tenant.id, accessStream('tenant', tenant.id), event, by);
-  });
-}
-
-/** @returns amount: null is no limit, undefined that of the plan */
-function settingOf(setting: string): { quota: QuotaName; amount: number | null | undefined } {
-  const [quota = '', value = '', ...rest] = setting.split('=');
-  if (!isQuota(quota) || rest.length > 0) {
-    throw apiError(
-      'VALIDATION_ERROR',
-      `${JSON.stringify(setting)} is no limit, such as users=40. There are ${QUOTA_NAMES.join(', ')}.`,
-      { field: 'limit' },
-    );
+  for (const quota of QUOTA_NAMES) {
+    const standing = isMonthly(quota)
+      ? { ...(await ledgerStanding(tx, tenant, quota, start)), renewsAt: end }
+      : { used: await COUNTS[quota](tx, tenant, now), reserved: 0, renewsAt: null };
+    standings.push({ quota, ...of(quota), ...standing });
   }
-  if (value === AS_THE_PLAN) return { quota, amount: undefined };
-  if (value === NO_LIMIT) return { quota, amount: null };
-  const amount = Number(value);
-  if (/^\d+$/.test(value) && Number.isSafeInteger(amount)) return { quota, amount };
-  throw apiError(
-    'VALIDATION_ERROR',
-    `${quota} is a whole number from 0 on, "${NO_LIMIT}" for no limit, or "${AS_THE_PLAN}" for that of the plan.`,
-    { field: 'limit' },
-  );
+  return { plan, standings };
 }

@@ -4,8 +4,9 @@ import { APP_ROLE, type Migration, runAll, SYSTEM_ROLE, tenantTable } from '@ato
 import { ApiKeys1700000200001, ApiKeyScopes1700000200002 } from './api-keys.js';
 import { ApiTokens1700000240000 } from './api-tokens.js';
 import { Session } from './credentials.js';
+import { TenantLimits1700000260000 } from './limits.js';
+import { QuotaLedger1700000280000 } from './quota-ledger.js';
 import { TenantSecrets1700000270000 } from './secrets.js';
-import { TenantLimits1700000260000 } from './quotas.js';
 import { Tenant } from './tenants.js';
 import { User } from './users.js';
 
@@ -134,6 +135,7 @@ export const accessMigrations: Migration[] = [
   ApiTokens1700000240000,
   TenantLimits1700000260000,
   TenantSecrets1700000270000,
+  QuotaLedger1700000280000,
 ];
 
 /** The entities of this package: a process that uses `Sessions` or `findUser` opens its databases with them. */

@@ -6,12 +6,12 @@ export const SYNC_JOB_ERRORS = {
 } as const;
 
 /** The states of a historical-sync job. */
-export const SYNC_JOB_STATES = ['pending', 'running', 'paused', 'completed', 'failed', 'cancelled'] as const;
+export const SYNC_JOB_STATES = ['pending', 'running', 'waiting', 'paused', 'completed', 'failed', 'cancelled'] as const;
 /** A state of a historical-sync job. */
 export type SyncJobState = (typeof SYNC_JOB_STATES)[number];
 
 /** What can happen to a historical-sync job. */
-export type SyncJobMove = 'claim' | 'complete' | 'fail' | 'retry' | 'pause' | 'resume' | 'cancel';
+export type SyncJobMove = 'claim' | 'complete' | 'fail' | 'retry' | 'wait' | 'renew' | 'pause' | 'resume' | 'cancel';
 
 /**
  * The whole state machine: from which states a move is legal, and where it leads. docs/states.md draws it, and a test holds
@@ -23,9 +23,11 @@ export const SYNC_JOB_MOVES: Readonly<Record<SyncJobMove, { from: readonly SyncJ
   complete: { from: ['running'], to: 'completed' },
   fail: { from: ['running'], to: 'failed' },
   retry: { from: ['running'], to: 'pending' },
-  pause: { from: ['pending', 'running'], to: 'paused' },
-  resume: { from: ['paused', 'failed'], to: 'pending' },
-  cancel: { from: ['pending', 'running', 'paused'], to: 'cancelled' },
+  wait: { from: ['running'], to: 'waiting' },
+  renew: { from: ['waiting'], to: 'pending' },
+  pause: { from: ['pending', 'running', 'waiting'], to: 'paused' },
+  resume: { from: ['paused', 'failed', 'waiting'], to: 'pending' },
+  cancel: { from: ['pending', 'running', 'waiting', 'paused'], to: 'cancelled' },
 };
 
 /**

@@ -34,7 +34,7 @@ export const PLATFORM_TYPES = [
   'TenantPlan TenantQuota',
   'Session User UserConnection UserEdge CreateUserInput UpdateUserInput',
   'Projection ProjectionMode ProjectionBuild ProjectionBuildState ProjectionBuildProgress',
-  'HistoricalSyncJobConnection HistoricalSyncStatus HistoricalSyncError QuarantinedRecord',
+  'HistoricalSyncJobConnection HistoricalSyncStatus HistoricalSyncError HistoricalSyncWait QuarantinedRecord',
   'MemorySearchInput MemorySearchMode MemorySearchResult MemoryHit MemoryRecord MemoryPerson MemoryMatch',
   'GraphNodeConnection GraphNodeType GraphNodeWithEdges GraphEdge GraphEdgeConnection',
   'String Int Float Boolean ID Date DateTime JSON Decimal GeoPoint',

@@ -13,7 +13,9 @@ export {
   listSyncJobs,
   quarantine,
   reapAbandoned,
+  renewWaiting,
   startSyncJob,
   steerSyncJob,
+  waitSyncJob,
 } from './sync-jobs.js';
-export type { ChunkCounts, Quarantined, SyncJob, SyncJobClaim } from './sync-jobs.js';
+export type { ChunkCounts, Quarantined, SyncJob, SyncJobClaim, WaitingFor } from './sync-jobs.js';

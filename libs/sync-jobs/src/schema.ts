@@ -73,5 +73,25 @@ class QuarantineErasure1700000300001 implements MigrationInterface {
   }
 }
 
+/** What a waiting job waits for. */
+class WaitingSyncJobs1700000310000 implements MigrationInterface {
+  name = 'WaitingSyncJobs1700000310000';
+
+  async up(runner: QueryRunner): Promise<void> {
+    await runAll(runner, [
+      'alter table historical_sync_jobs add waiting_for jsonb',
+      `create index historical_sync_jobs_waiting on historical_sync_jobs (tenant_id) where status = 'waiting'`,
+    ]);
+  }
+
+  async down(runner: QueryRunner): Promise<void> {
+    await runner.query('alter table historical_sync_jobs drop waiting_for');
+  }
+}
+
 /** The migrations of the tables this lib owns. */
-export const syncJobMigrations: readonly Migration[] = [SyncJobs1700000300000, QuarantineErasure1700000300001];
+export const syncJobMigrations: readonly Migration[] = [
+  SyncJobs1700000300000,
+  QuarantineErasure1700000300001,
+  WaitingSyncJobs1700000310000,
+];

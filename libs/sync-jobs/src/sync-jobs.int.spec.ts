@@ -16,8 +16,10 @@ import {
   listSyncJobs,
   quarantine,
   reapAbandoned,
+  renewWaiting,
   startSyncJob,
   steerSyncJob,
+  waitSyncJob,
   type ChunkCounts,
   type SyncJobClaim,
 } from './sync-jobs.js';
@@ -368,6 +370,55 @@ describe('the reaper', () => {
     await silentFor(id, 61);
     expect(await database.app.transaction(B, (tx) => reapAbandoned(tx))).toEqual([]);
     expect(await reap()).toEqual([id]);
+  });
+});
+
+describe('waiting', () => {
+  const WAIT = { quota: 'importedRecords', limit: 5, renewsAt: '2027-01-01T00:00:00.000Z', message: 'Used up.' };
+  const renew = (...free: TenantId[]) =>
+    database.system.transaction((tx) =>
+      renewWaiting(tx, async (_tx, asked) => asked.filter(({ tenant }) => free.includes(tenant))),
+    );
+  async function aWaitingJob(tenant = A) {
+    const { id } = await start(tenant);
+    await database.app.transaction(tenant, async (tx) => {
+      const { claim: held } = (await claimSyncJob(tx, id, 'worker-1'))!;
+      expect(await waitSyncJob(tx, held, WAIT)).toBe(true);
+    });
+    await emptyOutbox();
+    return id;
+  }
+
+  it('says what for, and goes on from its checkpoint once that is there', async () => {
+    const { id, held } = await aRunningJob();
+    await inA((tx) => commitChunk(tx, held, CHUNK));
+    expect(await inA((tx) => waitSyncJob(tx, held, WAIT))).toBe(true);
+    expect(await find(id)).toMatchObject({ status: 'waiting', waitingFor: WAIT, lastError: null, completedAt: null });
+    expect(await inA((tx) => claimSyncJob(tx, id, 'worker-2'))).toBeNull();
+    expect(await inA((tx) => commitChunk(tx, held, CHUNK))).toBe(false);
+    expect(await renew(B)).toEqual([]);
+    expect(await renew(A)).toEqual([id]);
+    expect((await outbox()).map((row) => row.job_id)).toEqual([`${id}-2`]);
+    expect(await find(id)).toMatchObject({ status: 'pending', waitingFor: null });
+    const next = await inA((tx) => claimSyncJob(tx, id, 'worker-2'));
+    expect(next!.job).toMatchObject({ checkpoint: CHUNK.checkpoint, recordsNew: 5 });
+  });
+
+  it('is over by what its owner asks, and a lost claim changes nothing', async () => {
+    const jobs = [await aWaitingJob(), await aWaitingJob(), await aWaitingJob()];
+    for (const [n, asked] of (['pause', 'resume', 'cancel'] as const).entries())
+      expect(await inA((tx) => steerSyncJob(tx, jobs[n]!, asked))).toMatchObject({ waitingFor: null });
+    expect(await renew(A)).toEqual([]);
+    const { id, held } = await aRunningJob();
+    await claim(id, 'worker-2');
+    expect(await inA((tx) => waitSyncJob(tx, held, WAIT))).toBe(false);
+  });
+
+  it('of two who renew at once each takes others, and of tenants only those with something left', async () => {
+    const [ours, more, theirs] = [await aWaitingJob(), await aWaitingJob(), await aWaitingJob(B)];
+    const renewed = (await Promise.all([renew(A), renew(A)])).flat();
+    expect(renewed.toSorted()).toEqual([ours, more].toSorted());
+    expect(await renew(B)).toEqual([theirs]);
   });
 });
 

@@ -18,7 +18,7 @@ const RETRY_BACKOFF: Backoff = { firstMs: 2_000, maxMs: 300_000 };
  * a worker that was only slow loses nothing but its claim.
  */
 const ABANDONED_AFTER_MS = 60_000;
-/** Jobs put back at a time, so that the reaper's transaction stays short. */
+/** Jobs put back, or renewed, at a time, so that the reaper's transaction stays short. */
 const REAP_BATCH = 100;
 
 /** Where a job's work stands, for people and programs that watch it. */
@@ -48,11 +48,24 @@ export interface SyncJob {
   readonly entitiesExtracted: number;
   readonly relationshipsExtracted: number;
   readonly lastError: { code: string; message: string } | null;
+  /** Of a waiting job; null of all others. */
+  readonly waitingFor: WaitingFor | null;
   readonly errorCount: number;
   readonly createdAt: Date;
   readonly startedAt: Date | null;
   readonly completedAt: Date | null;
   readonly lastHeartbeat: Date | null;
+}
+
+/** What a job waits for. */
+export interface WaitingFor {
+  /** The name of what is used up. */
+  readonly quota: string;
+  readonly limit: number;
+  /** When it is there again at the latest, as ISO 8601. */
+  readonly renewsAt: string;
+  /** The same as a sentence for people. */
+  readonly message: string;
 }
 
 /** A worker's claim on a job. Every write names its epoch: once another worker has claimed the job, it changes nothing. */
@@ -154,7 +167,7 @@ export async function claimSyncJob(
 ): Promise<{ job: SyncJob; claim: SyncJobClaim } | null> {
   const [row] = await tx.query<Row>(
     `update historical_sync_jobs
-     set status = 'running', epoch = epoch + 1, worker = $2, started_at = coalesce(started_at, clock_timestamp()),
+     set status = 'running', epoch = epoch + 1, worker = $2, waiting_for = null, started_at = coalesce(started_at, clock_timestamp()),
          last_heartbeat = clock_timestamp(), updated_at = clock_timestamp()
      where id = $1 and status = any($3) returning *`,
     [jobId, worker, SYNC_JOB_MOVES.claim.from],
@@ -258,6 +271,15 @@ export async function completeSyncJob(tx: Tx, claim: SyncJobClaim): Promise<bool
 }
 
 /**
+ * Lets a job wait until there is something left of what it needs and may not have now. It goes on from its last chunk.
+ * False: the claim is lost.
+ */
+export async function waitSyncJob(tx: Tx, claim: SyncJobClaim, waitingFor: WaitingFor): Promise<boolean> {
+  const set = 'waiting_for = $4::jsonb, worker = null';
+  return (await move(tx, claim, 'wait', set, [JSON.stringify(waitingFor)])) !== null;
+}
+
+/**
  * Notes an error. One that may pass puts the job back with a growing pause until it has failed too often in a row; one that
  * will not pass fails it at once. Answers the state it is in now, or null when the claim is lost.
  */
@@ -295,7 +317,7 @@ export async function steerSyncJob(tx: Tx, id: string, asked: 'pause' | 'resume'
   const status = moveSyncJob(current.status, asked);
   const [row] = await tx.query<Row>(
     `update historical_sync_jobs
-     set status = $2, updated_at = clock_timestamp(),
+     set status = $2, updated_at = clock_timestamp(), waiting_for = null,
          epoch = epoch + case when $3 = 'resume' then 1 else 0 end,
          error_count = case when $3 = 'resume' then 0 else error_count end,
          completed_at = case when $3 = 'cancel' then clock_timestamp() when $3 = 'resume' then null else completed_at end
@@ -319,6 +341,43 @@ export async function reapAbandoned(tx: Tx): Promise<string[]> {
        order by updated_at limit $2 for update skip locked
      ) returning *`,
     [ABANDONED_AFTER_MS, REAP_BATCH],
+  );
+  for (const row of rows) await enqueueSlice(tx, row, 0);
+  return rows.map((row) => row.id);
+}
+
+/**
+ * Queues the waiting jobs again for which there is something left. Needs the system role. Answers the ids.
+ * @param hasRoom which of these have something left
+ */
+export async function renewWaiting(
+  tx: Tx,
+  hasRoom: <Asked extends { readonly tenant: TenantId; readonly quota: string }>(
+    tx: Tx,
+    asked: readonly Asked[],
+  ) => Promise<readonly Asked[]>,
+): Promise<string[]> {
+  const asked = await tx.query<{ tenant: TenantId; quota: string }>(
+    `select distinct tenant_id as tenant, waiting_for ->> 'quota' as quota from historical_sync_jobs where status = 'waiting'`,
+  );
+  if (asked.length === 0) return [];
+  const free = await hasRoom(tx, asked);
+  const rows = await tx.query<Row>(
+    `update historical_sync_jobs
+     set status = $3, epoch = epoch + 1, waiting_for = null, updated_at = clock_timestamp()
+     where id in (
+       select j.id from historical_sync_jobs j
+       join unnest($1::uuid[], $2::text[]) as free (tenant, quota)
+         on j.tenant_id = free.tenant and j.waiting_for ->> 'quota' = free.quota
+       where j.status = any($4) order by j.updated_at limit $5 for update of j skip locked
+     ) returning *`,
+    [
+      free.map(({ tenant }) => tenant),
+      free.map(({ quota }) => quota),
+      SYNC_JOB_MOVES.renew.to,
+      SYNC_JOB_MOVES.renew.from,
+      REAP_BATCH,
+    ],
   );
   for (const row of rows) await enqueueSlice(tx, row, 0);
   return rows.map((row) => row.id);
@@ -372,6 +431,7 @@ interface Row {
   entities_extracted: string;
   relationships_extracted: string;
   last_error: { code: string; message: string } | null;
+  waiting_for: WaitingFor | null;
   error_count: number;
   max_retries: number;
   last_heartbeat: Date | null;
@@ -404,6 +464,7 @@ function toSyncJob(row: Row): SyncJob {
     entitiesExtracted: Number(row.entities_extracted),
     relationshipsExtracted: Number(row.relationships_extracted),
     lastError: row.last_error,
+    waitingFor: row.waiting_for,
     errorCount: row.error_count,
     createdAt: row.created_at,
     startedAt: row.started_at,

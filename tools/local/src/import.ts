@@ -32,13 +32,15 @@ interface Job {
   readonly threads: number;
   readonly replies: number;
   readonly lastError: { code: string; message: string } | null;
+  readonly waitingFor: { message: string } | null;
   readonly createdAt: string;
   readonly startedAt: string | null;
   readonly completedAt: string | null;
 }
 const JOB_FIELDS =
-  'id status bytesTotal bytesProcessed recordsProcessed recordsNew recordsUnchanged recordsQuarantined people threads replies lastError { code message } createdAt startedAt completedAt';
-const ENDED = ['completed', 'failed', 'cancelled'];
+  'id status bytesTotal bytesProcessed recordsProcessed recordsNew recordsUnchanged recordsQuarantined people threads replies lastError { code message } waitingFor { message } createdAt startedAt completedAt';
+/** A job that waits for its quota may do so for weeks: it goes on without us. */
+const ENDED = ['completed', 'failed', 'cancelled', 'waiting'];
 
 await runCommand(async () => {
   const { values, positionals } = parseOptions('import', process.argv.slice(2), {
@@ -62,6 +64,8 @@ await runCommand(async () => {
   const token = await signIn(url, email, values.password ?? (config.adminPassword || DEVELOPMENT_PASSWORD));
   const jobId = await upload(url, token, file);
   const job = await follow(url, token, jobId);
+  if (job.waitingFor)
+    throw new Refusal(`After ${job.recordsProcessed} records the import waits. ${job.waitingFor.message}`);
   if (job.status !== 'completed') {
     throw new Refusal(
       job.lastError

@@ -11,7 +11,14 @@ import {
 } from 'graphql';
 import { apiError, isCodedError, isUuid } from '@atomo-cc/kernel';
 import { SYNC_JOB_STATES } from '@atomo-cc/queues';
-import { findSyncJob, listQuarantined, listSyncJobs, steerSyncJob, type SyncJob } from '@atomo-cc/sync-jobs';
+import {
+  findSyncJob,
+  listQuarantined,
+  listSyncJobs,
+  steerSyncJob,
+  type SyncJob,
+  type WaitingFor,
+} from '@atomo-cc/sync-jobs';
 import { connectionOf, decodeCursor, encodeCursor, MAX_PAGE, PageInfo, pageSize } from '../api/index.js';
 import type { ApiContext, ApiPart } from '../api/index.js';
 import { DateTimeScalar } from '../api/index.js';
@@ -39,6 +46,16 @@ export function syncJobsApi(imports: Imports, feed: ProgressFeed): ApiPart {
   const JobError = new GraphQLObjectType({
     name: 'HistoricalSyncError',
     fields: { code: { type: new GraphQLNonNull(GraphQLString) }, message: { type: new GraphQLNonNull(GraphQLString) } },
+  });
+  const JobWait = new GraphQLObjectType<WaitingFor>({
+    name: 'HistoricalSyncWait',
+    description: 'Why a job waits. It goes on by itself.',
+    fields: {
+      quota: { type: new GraphQLNonNull(GraphQLString), description: 'What of the plan is used up.' },
+      limit: whole('How much the plan allows.'),
+      renewsAt: { type: new GraphQLNonNull(DateTimeScalar), description: 'When all of it is free again.' },
+      message: { type: new GraphQLNonNull(GraphQLString), description: 'The same as a sentence.' },
+    },
   });
   const Quarantined = new GraphQLObjectType({
     name: 'QuarantinedRecord',
@@ -77,6 +94,7 @@ export function syncJobsApi(imports: Imports, feed: ProgressFeed): ApiPart {
       entitiesExtracted: whole('Nodes of the graph this job added.'),
       relationshipsExtracted: whole('Edges of the graph this job added.'),
       lastError: { type: JobError },
+      waitingFor: { type: JobWait, description: 'What a waiting job waits for; null of all others.' },
       errorCount: {
         type: new GraphQLNonNull(GraphQLInt),
         description: 'Errors in a row, without progress between them.',

@@ -1,7 +1,7 @@
 import { GraphQLBoolean, GraphQLFloat, GraphQLList, GraphQLNonNull, GraphQLObjectType, GraphQLString } from 'graphql';
 import { QUOTAS, type Standing, standingsOf } from '@atomo-cc/access';
 import type { AppDatabase } from '@atomo-cc/platform/postgres';
-import type { ApiContext, ApiPart } from '../api/index.js';
+import { type ApiContext, type ApiPart, DateTimeScalar } from '../api/index.js';
 
 const string = new GraphQLNonNull(GraphQLString);
 
@@ -18,7 +18,12 @@ const Quota = new GraphQLObjectType<Standing>({
       type: new GraphQLNonNull(GraphQLBoolean),
       description: 'Whether the limit was set for your tenant, whatever the plan says.',
     },
-    used: { type: new GraphQLNonNull(GraphQLFloat), description: 'How much of it there is.' },
+    used: { type: new GraphQLNonNull(GraphQLFloat), description: 'How much of it there is, or was used this month.' },
+    reserved: { type: new GraphQLNonNull(GraphQLFloat), description: 'Set aside for work that is under way.' },
+    renewsAt: {
+      type: DateTimeScalar,
+      description: 'When all of it is free again; null: it does not come back by itself.',
+    },
   },
 });
 

@@ -7,7 +7,7 @@ import { planApi } from './plan-api.js';
 
 jest.setTimeout(30_000);
 const [FREE, TEAM] = SHOP_TENANTS;
-const QUERY = '{ tenantPlan { name quotas { name unit reason limit isOwn used } } }';
+const QUERY = '{ tenantPlan { name quotas { name unit reason limit isOwn used reserved renewsAt } } }';
 
 let database: TestDatabase;
 let system: SystemDatabase;
@@ -39,7 +39,16 @@ test('an Admin sees the plan of the own tenant, its limits and what is used of t
     limit: 7,
     isOwn: true,
     used: 0,
+    reserved: 0,
+    renewsAt: null,
   });
+  expect(tenantPlan.quotas).toContainEqual(
+    expect.objectContaining({
+      name: 'importedRecords',
+      limit: 10_000,
+      renewsAt: expect.stringMatching(/-01T00:00:00\.000Z$/),
+    }),
+  );
   const { tenantPlan: other } = await api.data(QUERY, {}, TEAM);
   expect(other.name).toBe('team');
   expect(other.quotas).toContainEqual(expect.objectContaining({ name: 'users', limit: 100, isOwn: false }));

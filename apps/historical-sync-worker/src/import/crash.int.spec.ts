@@ -139,6 +139,11 @@ test(
 
     expect(await figuresOf((sql) => wild.database.asOwner(sql))).toEqual(expected);
     const records = await wild.database.asOwner<{ id: string }>('select id from memory_records');
+    expect(
+      await wild.database.asOwner(
+        'select used::int, (select count(*)::int from quota_reservations) as open from quota_balances',
+      ),
+    ).toEqual([{ used: records.length, open: 0 }]);
     expect(await indexedIds(join(wild.folder, TENANT))).toEqual(records.map(({ id }) => id).toSorted());
 
     worker.process.kill('SIGTERM');

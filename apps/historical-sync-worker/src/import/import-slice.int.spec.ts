@@ -2,6 +2,7 @@ import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
+import { withRoom } from '@atomo-cc/access';
 import { DEFAULT_TENANT_ID } from '@atomo-cc/kernel';
 import { localHashEmbedder, searchMemory, SemanticStore } from '@atomo-cc/memory';
 import { BlobStore } from '@atomo-cc/platform/blobs';
@@ -11,6 +12,7 @@ import {
   failSyncJob,
   findSyncJob,
   listQuarantined,
+  renewWaiting,
   startSyncJob,
   steerSyncJob,
   type SyncJob,
@@ -20,6 +22,10 @@ import { aDatabase, type TestDatabase } from '@atomo-cc/testing';
 import { workerMigrations } from '../migrations.js';
 import { aMailbox, figuresOf, indexedIds } from '../testing/index.js';
 import { describeFailure, runImportSlice, type ImportContext } from './import-slice.js';
+import { QuotaShare } from './quota-share.js';
+
+/** A limit for a busy machine, not for the promise. */
+jest.setTimeout(30_000);
 
 const TENANT = DEFAULT_TENANT_ID;
 const FOREVER = new AbortController().signal;
@@ -292,6 +298,89 @@ test('a slice told to end goes on in the next, with the same totals', async () =
   expect(outcomes).toEqual(['continued', 'continued', 'continued', 'continued', 'completed']);
   expect(await figures()).toEqual(undisturbed);
   await expectIndexHoldsEachRecordOnce();
+});
+
+describe('the quota of the tenant', () => {
+  const limit = (amount: number) =>
+    database.asOwner(
+      `insert into tenant_limits (tenant_id, quota, amount) values ($1, 'importedRecords', $2)
+       on conflict (tenant_id, quota) do update set amount = excluded.amount`,
+      [TENANT, amount],
+    );
+  const ledger = async () => {
+    const [balance] = await database.asOwner<{ used: number; reserved: number }>(
+      'select used::int, reserved::int from quota_balances',
+    );
+    return { ...balance, reservations: (await database.asOwner('select 1 from quota_reservations')).length };
+  };
+  /** As the autoscaler does it. */
+  const renew = () => database.system.transaction((tx) => renewWaiting(tx, withRoom));
+
+  test('lets a job read so many records and no more, wait, and end with the same counts when there is more', async () => {
+    const archive = gzipSync(aMailbox(350));
+    await imported(archive);
+    const undisturbed = await figures();
+    expect(await ledger()).toEqual({ used: 343, reserved: 0, reservations: 0 });
+    await reset();
+    await database.asOwner('delete from quota_balances');
+    await database.asOwner('delete from quota_receipts');
+
+    await limit(130);
+    const id = await start(archive);
+    expect(await slice(id)).toBe('waiting');
+    expect(await jobOf(id)).toMatchObject({
+      status: 'waiting',
+      recordsNew: 130,
+      lastError: null,
+      waitingFor: {
+        quota: 'importedRecords',
+        limit: 130,
+        message: expect.stringMatching(
+          /^The plan allows 130 imported records a month: 130 are used\. The job goes on by/,
+        ),
+      },
+    });
+    expect(await ledger()).toEqual({ used: 130, reserved: 0, reservations: 0 });
+    await expectIndexHoldsEachRecordOnce();
+    expect(await renew()).toEqual([]);
+    await limit(131);
+    expect(await renew()).toEqual([id]);
+    expect(await slice(id)).toBe('waiting');
+    await limit(343);
+    await renew();
+    expect(await slice(id)).toBe('completed');
+    expect(await figures()).toEqual(undisturbed);
+    await expectIndexHoldsEachRecordOnce();
+    expect(await ledger()).toEqual({ used: 343, reserved: 0, reservations: 0 });
+    // What memory has costs nothing, but of what is unknown nobody can say so: all used up, a job waits.
+    expect(await slice(await start(archive))).toBe('waiting');
+    await limit(344);
+    expect(await imported(archive)).toMatchObject({ recordsUnchanged: 343 });
+    expect(await ledger()).toMatchObject({ used: 343 });
+  });
+
+  test('what a worker that died has set aside is its successor’s, and what it wrote counts once', async () => {
+    await limit(343);
+    const id = await start(aMailbox(350));
+    const first = await claim(id);
+    let chunks = 0;
+    const died = runImportSlice(
+      contextOf(() => {
+        if ((chunks += 1) === 2) throw new Error('killed');
+      }),
+      first.job,
+      first.claim,
+      FOREVER,
+    );
+    // It gives nothing back, as one that is killed.
+    jest.spyOn(QuotaShare.prototype, 'giveBack').mockResolvedValue();
+    await expect(died).rejects.toThrow('killed');
+    jest.restoreAllMocks();
+    expect(await ledger()).toEqual({ used: 0, reserved: 343, reservations: 1 });
+    expect(await slice(id)).toBe('completed');
+    expect(await jobOf(id)).toMatchObject({ recordsNew: 343, recordsUnchanged: 0 });
+    expect(await ledger()).toEqual({ used: 343, reserved: 0, reservations: 0 });
+  });
 });
 
 /** What the processor notes of a slice that throws. */
