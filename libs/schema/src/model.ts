@@ -135,7 +135,7 @@ export interface FieldDefinition {
   readonly pii: Pii | null;
   /** The names it had before: its column is renamed, and values that events have under them are its own. */
   readonly formerly: readonly string[];
-  /** Its text is found by full-text search. */
+  /** Its text is looked through by the condition `search` of its model's records. */
   readonly searchable: boolean;
   /** What to say instead of the usual sentence when a rule is broken. */
   readonly messages: Readonly<Partial<Record<FieldRule, string>>> | null;

@@ -78,3 +78,54 @@ test('a block whose type is gone from the schema is told as it was written', asy
   const blocks = [{ type: 'Poll', value: { type: 'Poll', votes: 3 } }, { text: 'Still' }];
   expect((await data(query)).posts.nodes).toEqual([{ bodyBlocks: blocks }]);
 });
+
+test('a search looks for every word in the searchable texts and blocks', async () => {
+  const { createAuthor } = await data('mutation ($i: CreateAuthorInput!) { createAuthor(input: $i) { id } }', {
+    i: { name: 'Grace 100%', email: `${uuidv7()}@example.com` },
+  });
+  const post = (title: string, summary: string | null, text: string) => ({
+    title,
+    summary,
+    authorId: createAuthor.id,
+    body: [{ type: 'Columns', left: [{ type: 'Quote', text, source: 'https://sea.example/' }], right: [] }],
+  });
+  await data('mutation ($i: [CreatePostInput!]!) { createPosts(inputs: $i) { count } }', {
+    i: [
+      post('Lighthouses', 'At the shore', 'Fresnel lenses'),
+      post('Boats', null, 'How to row'),
+      post('Fresnel', 'A portrait', 'born in Broglie'),
+    ],
+  });
+  const found = async (search: string | null, more = {}) => {
+    const where = { search, authorId: { equals: createAuthor.id }, ...more };
+    const { posts } = await data(
+      'query ($where: PostWhere) { posts(where: $where, orderBy: [{ title: ASC }]) { totalCount nodes { title } } }',
+      { where },
+    );
+    expect(posts.totalCount).toBe(posts.nodes.length);
+    return posts.nodes.map(({ title }: { title: string }) => title);
+  };
+  const all = ['Boats', 'Fresnel', 'Lighthouses'];
+  expect(await found('fresnel')).toEqual(['Fresnel', 'Lighthouses']);
+  // Its words may stand in different fields, and within longer ones.
+  expect(await found('  shore LENS\tlight ')).toEqual(['Lighthouses']);
+  expect(await found('fresnel portrait lenses')).toEqual([]);
+  for (const none of ['', '   ', null]) expect(await found(none)).toEqual(all);
+  expect(await found('sea.example')).toEqual(all);
+  // Neither the names of types nor of fields are texts, and no sign has a meaning.
+  for (const sign of ['Quote', 'Columns', 'source', 'left', '%', '_ow', '\\', "'", '"text"', '$.**'])
+    expect([sign, await found(sign)]).toEqual([sign, []]);
+  expect(await found('row', { not: { search: 'how' } })).toEqual([]);
+  expect(await found(null, { or: [{ search: 'portrait' }, { search: 'how row' }] })).toEqual(['Boats', 'Fresnel']);
+  const authors = '{ authors(where: { search: "100%" }) { nodes { name } } }';
+  expect((await data(authors)).authors.nodes).toEqual([{ name: 'Grace 100%' }]);
+  const related = `{ posts(where: { author: { is: { search: "grace" } }, search: "boats" }) { nodes { title } } }`;
+  expect((await data(related)).posts.nodes).toEqual([{ title: 'Boats' }]);
+  const { errors } = await api.ask('{ tags(where: { search: "a" }) { totalCount } }');
+  expect(errors?.[0]?.message).toMatch(/"search" is not defined/);
+  const many = Array.from({ length: 11 }, (_, at) => `w${at}`).join(' ');
+  const refused = await api.ask('query ($s: String) { posts(where: { search: $s }) { totalCount } }', { s: many });
+  expect(refused.errors?.[0]?.extensions).toMatchObject({ code: 'QUERY_TOO_COMPLEX', limit: 'MAX_SEARCH_WORDS' });
+  const broken = await api.ask('query ($s: String) { posts(where: { search: $s }) { totalCount } }', { s: 'a\u0000b' });
+  expect(broken.errors?.[0]?.extensions).toMatchObject({ code: 'VALIDATION_ERROR' });
+});

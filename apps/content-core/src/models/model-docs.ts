@@ -75,6 +75,13 @@ export class ModelDocs {
     return joined(field.description, factsOf({ ...field, can }).join(' '));
   }
 
+  /** Of the condition that looks through texts. */
+  search(fields: readonly Pick<FieldDefinition, 'name'>[]): string {
+    const names = fields.map(({ name }) => code(name));
+    const where = names.length === 1 ? names[0]! : `${names.slice(0, -1).join(', ')} or ${names.at(-1)!}`;
+    return `Every word of it, at most 10, stands in ${where}, be it within a longer one. Upper and lower case are the same.`;
+  }
+
   /** Which roles may read a field: for Admin, and where it is not everybody who may read the model at all. */
   private readers(model: Pick<ModelDefinition, 'name'>, { name }: FieldDescription): string[] {
     if (this.access.role !== ADMIN) return [];

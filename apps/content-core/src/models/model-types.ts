@@ -32,7 +32,7 @@ import {
 import { argumentsKeyOf, DateScalar, DateTimeScalar, JsonScalar, PageInfo } from '../api/index.js';
 import { historyConnection } from './history-types.js';
 import { ModelDocs } from './model-docs.js';
-import { AGGREGATES, isGroupable, isNumeric } from './query-compiler.js';
+import { AGGREGATES, isGroupable, isNumeric, searchedFields } from './query-compiler.js';
 
 /** The fields that every record has. */
 const OWN_FIELDS = {
@@ -234,6 +234,9 @@ export class ModelTypes {
             and: { type: new GraphQLList(new GraphQLNonNull(this.where(model))) },
             or: { type: new GraphQLList(new GraphQLNonNull(this.where(model))) },
             not: { type: this.where(model) },
+            ...(searchedFields(model).length > 0 && {
+              search: { type: GraphQLString, description: this.docs.search(searchedFields(model)) },
+            }),
             id: { type: this.filter('ID', GraphQLID, ['equals', 'not', 'in', 'notIn']) },
             ...Object.fromEntries(
               this.ownTimes(model).map((own) => [own, { type: this.filter('DateTime', DateTimeScalar, ORDERED) }]),

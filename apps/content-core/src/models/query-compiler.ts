@@ -88,6 +88,8 @@ const MAX_WHERE_WIDTH = 1_000;
 const MAX_PARAMETERS = 2_000;
 /** Conditions on other records in a whole query: each may look at every record of two tables. */
 const MAX_RELATION_CONDITIONS = 20;
+/** Words of one search: each is looked for in all texts of a record. */
+const MAX_SEARCH_WORDS = 10;
 /** Relations read in a whole query, a sub-select each. A function of Postgres takes 100 arguments, and one of ours two for each. */
 const MAX_RELATIONS = 50;
 /** Records below the records of a page, if every list were full: some megabytes of an answer that is held in memory whole. */
@@ -623,6 +625,10 @@ function condition(source: Source, model: ModelDefinition, alias: string, where:
       // An empty list of alternatives offers none.
       return [parts.length === 0 ? 'false' : `(${parts.map((part) => `(${part})`).join(' or ')})`];
     }
+    if (name === 'search') {
+      const fields = searchedFields(model);
+      if (fields.length > 0) return searchConditions(source, fields, alias, value as unknown as string);
+    }
     if (name === 'not') return [`((${condition(source, model, alias, value as Where, depth + 1)}) is not true)`];
     const field = model.fields.find((candidate) => candidate.type === 'relation' && candidate.name === name);
     if (field) return belongsToCondition(source, field, alias, value as Where, depth + 1);
@@ -634,6 +640,37 @@ function condition(source: Source, model: ModelDefinition, alias: string, where:
     );
   });
   return all.length === 0 ? 'true' : all.map((part) => `(${part})`).join(' and ');
+}
+
+/**
+ * The fields whose texts `search` looks through: those that the author calls searchable, of those that may be read. None where
+ * something of the model has that name itself, whose condition it is then.
+ */
+export function searchedFields(model: ModelDefinition): readonly FieldDefinition[] {
+  const isTaken = [...model.fields, ...model.relations].some(({ name }) => name === 'search');
+  return isTaken ? [] : model.fields.filter(({ searchable }) => searchable);
+}
+
+/** All texts in blocks, at any depth, but the words that tell their types. */
+const BLOCK_TEXTS = `'strict $.** ? (@.type() == "object").keyvalue() ? (@.key != "type").value ? (@.type() == "string")'`;
+
+/** A condition for each word: it stands in one of the fields. */
+function searchConditions(source: Source, fields: readonly FieldDefinition[], alias: string, text: string): string[] {
+  const words = [...new Set(text.split(/\s+/u))].filter((word) => word !== '');
+  if (words.length > MAX_SEARCH_WORDS)
+    throw tooComplex('MAX_SEARCH_WORDS', MAX_SEARCH_WORDS, `The search has ${words.length} words.`);
+  // To take blocks apart costs as much as to look at other records.
+  if (fields.some(({ type }) => type === 'blocks')) source.statement.askRelation();
+  return words.map((word) => {
+    const place = source.statement.add(`%${escapeLike(word)}%`);
+    const found = fields.map((field) => {
+      const column = `${alias}."${columnOf(field)}"`;
+      if (field.type !== 'blocks') return `${column} ilike ${place}`;
+      const each = source.statement.alias();
+      return `exists (select 1 from jsonb_path_query(${column}, ${BLOCK_TEXTS}) ${each} where ${each} #>> '{}' ilike ${place})`;
+    });
+    return found.join(' or ');
+  });
 }
 
 /** `is` and `isNot` of the one record that a record belongs to; null stands for none. */
