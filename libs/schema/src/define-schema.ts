@@ -1,6 +1,7 @@
 import { scaleOf } from './condition.js';
 import { Field, idsName, Link, type Block, type Computation, type Fields, type ModelDeclaration } from './dsl.js';
 import {
+  noModel,
   isObject,
   isStrings,
   listOf,
@@ -258,7 +259,7 @@ function relationOf(
   const draftOf = (wanted: string | null) => drafts.find((draft) => draft.model.name === wanted);
   const other = draftOf(target);
   if (!other) {
-    add(`points at ${target}, which is no model. There are ${context.names.join(', ')}`);
+    add(noModel(context, target, kind));
     return relation;
   }
   const pointing = (from: Draft, to: string) =>

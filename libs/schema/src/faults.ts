@@ -57,6 +57,13 @@ export function quoted(value: unknown): string {
   }
 }
 
+/** What is wrong with a relation that leads nowhere. */
+export function noModel({ names }: Pick<Context, 'names'>, target: unknown, word: string): string {
+  const there = `There are ${names.join(', ')}`;
+  if (typeof target === 'string') return `points at ${target}, which is no model. ${there}`;
+  return `names no model. ${there}. Example: ${word}('${names[0]}')`;
+}
+
 /** Tells of words that mean nothing, which are mostly misspelt. */
 export function unknownKeys(found: Found, path: string, given: object, known: readonly string[]): void {
   for (const key of Object.keys(given)) {

@@ -2,6 +2,7 @@ import { attributes, Block, Field, Link, type Attributes } from './dsl.js';
 import {
   isObject,
   isStrings,
+  noModel,
   quoted,
   SHAPES,
   TEXTS,
@@ -91,8 +92,7 @@ export function checkField(
   const { type, target, values, maxLength, minLength, min, max, precision, scale, onDelete } = given;
   memberName(context, path, name, [name, type === 'relation' ? `${name}Id` : name]);
   if (type === 'relation') {
-    if (!context.names.includes(target ?? ''))
-      add(`points at ${target}, which is no model. There are ${context.names.join(', ')}`);
+    if (!context.names.includes(target ?? '')) add(noModel(context, target, 'belongsTo'));
     if (given.pii !== null)
       add(`a relation cannot be personal, its id says nothing. Mark the fields of ${target} that do`);
     if (!['restrict', 'cascade', 'setNull'].includes(onDelete ?? ''))
@@ -113,16 +113,16 @@ export function checkField(
   if (type === 'enum' && !values?.length) add(`has no values. Example: ${name}: enumeration('Open', 'Won')`);
   if (type === 'enum' && new Set(values).size !== values?.length) add('a value stands there twice. Remove one of them');
   if (maxLength !== null && !(Number.isInteger(maxLength) && maxLength > 0 && maxLength <= MAX_TEXT))
-    add(`max(${maxLength}) is no whole number from 1 to ${MAX_TEXT}. Example: max(100)`);
+    add(`max(${shown(maxLength)}) is no whole number from 1 to ${MAX_TEXT}. Example: max(100)`);
   if (minLength !== null && !(Number.isInteger(minLength) && minLength >= 0))
-    add(`min(${minLength}) is no whole number. Example: min(3)`);
+    add(`min(${shown(minLength)}) is no whole number. Example: min(3)`);
   if (given.maxItems !== null && !(Number.isInteger(given.maxItems) && given.maxItems > 0))
-    add(`max(${given.maxItems}) is no whole number from 1 on. Example: max(50)`);
+    add(`max(${shown(given.maxItems)}) is no whole number from 1 on. Example: max(50)`);
   for (const [word, bound] of [
     ['min', min],
     ['max', max],
   ] as const) {
-    if (bound !== null && !Number.isFinite(bound)) add(`${word}(${bound}) is no number. Example: ${word}(100)`);
+    if (bound !== null && !Number.isFinite(bound)) add(`${word}(${shown(bound)}) is no number. Example: ${word}(100)`);
     else if (type === 'integer' && bound !== null && !(Number.isInteger(bound) && Math.abs(bound) <= 2 ** 31))
       add(`${word}(${bound}) is no whole number of 32 bits. Example: ${word}(100), or decimal(18, 0) for larger ones`);
   }
@@ -341,4 +341,9 @@ export function checkDefault(context: Context, path: string, model: ModelDefinit
   if ('faults' in checked) {
     for (const { message } of checked.faults) context.add(path, `its default cannot be stored: ${message}`);
   } else (field as Mutable<FieldDefinition>).default = { value: checked.value };
+}
+
+/** A bound as a message shows it: what JSON has no word for, too. */
+function shown(value: unknown): string {
+  return typeof value === 'number' ? String(value) : quoted(value);
 }

@@ -29,6 +29,8 @@ import { readSchema, type ModelDefinition, type SchemaDefinition } from './model
 import { validateInput } from './validation.js';
 
 const SERVICES = resolve(__dirname, '../../../services');
+/** What `@atomo-cc/schema` is to the files of these tests, which lie elsewhere. */
+const INDEX = join(__dirname, 'index.ts');
 const SKETCH = join(SERVICES, 'sketch/schema.ts');
 
 let folder: string;
@@ -389,4 +391,52 @@ describe('a file', () => {
       expect.stringMatching(/not today$/),
     ]);
   });
+});
+
+describe('what cannot even be run', () => {
+  const IMPORT = `import { defineSchema, email } from '${INDEX}';`;
+  const models = (field: string) =>
+    `${IMPORT}\nexport default defineSchema({ models: { A: { fields: { a: ${field} } } } });`;
+
+  it.each([
+    [
+      'a misspelt word',
+      models('email().requird()'),
+      /schema\.ts:2:\d+ .*that field has no word requird\. Fields have required, default, unique, .*min, max/,
+    ],
+    [
+      'a missing import',
+      models('text()'),
+      /schema\.ts:2:\d+ text is not defined\. Example: import \{ text \} from '@atomo-cc\/schema'$/,
+    ],
+    ['a name of your own', models('mine()'), /schema\.ts:2:\d+ mine is not defined$/],
+    ['a fault of syntax', models('email('), /schema\.ts:2:\d+ Argument expression expected/],
+  ])('%s', async (_name, source, expected) => {
+    expect((await faultsOf(source))[0]).toMatch(expected);
+  });
+});
+
+it.each([
+  ["text().min('3' as never)", /min\("3"\) is no whole number\. Example: min\(3\)/],
+  ["integer().max('9' as never)", /max\("9"\) is no number/],
+  ['belongsTo(undefined as never)', /names no model\. There are A\. Example: belongsTo\('A'\)/],
+  ['manyToMany(undefined as never)', /names no model\. There are A\. Example: manyToMany\('A'\)/],
+])('%s is told as it was written', async (field, expected) => {
+  const words = 'belongsTo, defineSchema, integer, manyToMany, text';
+  const source = `import { ${words} } from '${INDEX}';\nexport default defineSchema({ models: { A: { fields: { a: ${field} } } } });`;
+  expect(await faultsOf(source)).toEqual([expect.stringMatching(expected)]);
+});
+
+it('tells all that is wrong with a check', async () => {
+  const source = `import { defineSchema, text } from '${INDEX}';
+    export default defineSchema({ models: { A: { fields: { a: text() }, checks: [{ where: { gone: { equals: 'x' } } }] } } });`;
+  expect(await faultsOf(source)).toEqual([
+    expect.stringMatching(/checks\.0: has no message/),
+    expect.stringMatching(/checks\.0\.where.*: there is no field gone/),
+  ]);
+});
+
+it('tells a bound that is no number', async () => {
+  const faults = await faultsOf('export interface A {\n  /** @min many */\n  n: number;\n}');
+  expect(faults).toEqual([expect.stringMatching(/^schema\.ts:3:3 models\.A\.fields\.n: min\("many"\) is no number/)]);
 });

@@ -64,9 +64,52 @@ async function failedToLoad(file: string, error: unknown): Promise<CodedError> {
     return fault(file, `${name}:${line + 1}:${character + 1} ${message}`, error);
   }
   const reason = error instanceof Error ? error.message : String(error);
+  const advice = await adviceOf(reason);
+  const named = /'([^']+)'/.exec(reason)?.[1];
   const place =
-    error instanceof Error ? new RegExp(`${RegExp.escape(name)}:(\\d+):(\\d+)`).exec(error.stack ?? '') : null;
-  return fault(file, place ? `${place[0]} ${reason}` : reason, error);
+    error instanceof Error
+      ? new RegExp(`${RegExp.escape(name)}:(\\d+):(\\d+)`).exec(error.stack ?? '')?.[0]
+      : undefined;
+  // What an import lacks is told without a place: it is where the name stands.
+  const imported = place ?? (named === undefined ? undefined : importPlaceOf(compiler, source, name, named));
+  return fault(file, `${imported === undefined ? '' : `${imported} `}${reason}${advice}`, error);
+}
+
+/** What the module of the language has for the rest of this lib, not for authors. */
+const OUR_OWN: readonly string[] = ['attributes', 'idsName'];
+
+/** What would be right where a word of the language is misspelt or not imported; nothing for other errors. */
+async function adviceOf(reason: string): Promise<string> {
+  const language = await import('./dsl.js');
+  const words = Object.keys(language).filter((word) => /^[a-z]/.test(word) && !OUR_OWN.includes(word));
+  const notDefined = /^(\w+) is not defined$/.exec(reason)?.[1];
+  if (notDefined && words.includes(notDefined)) return `. Example: import { ${notDefined} } from '@atomo-cc/schema'`;
+  if (/@atomo-cc\/schema' does not provide an export named/.test(reason)) return `. There are ${words.join(', ')}`;
+  const method = /\.(\w+) is not a function$/.exec(reason)?.[1];
+  if (method === undefined) return '';
+  const { Field, TextField, NumberField, TimeField, BlocksField } = language;
+  const methods = [Field, TextField, NumberField, TimeField, BlocksField].flatMap((kind) =>
+    Object.getOwnPropertyNames(kind.prototype).filter((each) => each !== 'constructor' && each !== 'with'),
+  );
+  return `: that field has no word ${method}. Fields have ${[...new Set(methods)].join(', ')}`;
+}
+
+/** The place of an import that names something, or the module that it comes from. */
+function importPlaceOf(compiler: typeof ts, source: ts.SourceFile, file: string, named: string): string | undefined {
+  let found: ts.Node | undefined;
+  for (const statement of source.statements) {
+    if (!compiler.isImportDeclaration(statement)) continue;
+    const bindings = statement.importClause?.namedBindings;
+    const elements = bindings && compiler.isNamedImports(bindings) ? [...bindings.elements] : [];
+    found ??= elements.find(({ name, propertyName }) => (propertyName ?? name).text === named);
+    const { moduleSpecifier } = statement;
+    // A path is told whole, however it was written.
+    if (compiler.isStringLiteral(moduleSpecifier) && named.endsWith(moduleSpecifier.text.replace(/^\.+\//, '')))
+      found ??= moduleSpecifier;
+  }
+  if (!found) return undefined;
+  const { line, character } = source.getLineAndCharacterOfPosition(found.getStart(source));
+  return `${file}:${line + 1}:${character + 1}`;
 }
 
 /** Where in a file of the DSL a path leads: to the deepest part of it that is written there. */

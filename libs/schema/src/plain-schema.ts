@@ -516,6 +516,11 @@ const KIND_TAGS: Readonly<Record<string, { readonly of: 'string' | 'number'; mak
 
 const RULE_TAGS = 'min max pattern unique index searchable personal sensitive default label formerly'.split(' ');
 
+/** The number that a tag says; what is none is left as it was written, to be told so. */
+function boundIn(said: string): number {
+  return said !== '' && Number.isFinite(Number(said)) ? Number(said) : (said as unknown as number);
+}
+
 /** The field with what a tag says, or null when that means nothing for it. */
 function applyTag(field: Field<unknown>, tag: string, said: string): Field<unknown> | null {
   switch (tag) {
@@ -536,10 +541,10 @@ function applyTag(field: Field<unknown>, tag: string, said: string): Field<unkno
     case 'searchable':
       return field instanceof TextField || field instanceof BlocksField ? field.searchable() : null;
     case 'min':
-      return field instanceof TextField || field instanceof NumberField ? field.min(Number(said || Number.NaN)) : null;
+      return field instanceof TextField || field instanceof NumberField ? field.min(boundIn(said)) : null;
     case 'max':
       if (field instanceof TextField || field instanceof NumberField || field instanceof BlocksField)
-        return (field as NumberField).max(Number(said || Number.NaN));
+        return (field as NumberField).max(boundIn(said));
       return null;
     case 'pattern':
       return field instanceof TextField ? field.pattern({ source: said, flags: 'u' } as RegExp) : null;

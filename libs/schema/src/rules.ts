@@ -32,16 +32,18 @@ import { checkValue } from './validation.js';
 
 /** A check of a model; none after a fault. */
 export function checkOf(context: Context, path: string, model: ModelDefinition, given: unknown): CheckDefinition[] {
-  if (!isObject(given) || typeof given['message'] !== 'string' || given['message'] === '') {
+  const check = isObject(given) ? given : {};
+  const { message } = check;
+  const isTold = typeof message === 'string' && message !== '';
+  if (!isTold)
     context.add(
       path,
       "has no message. Example: { where: { amount: { gte: 0 } }, message: 'The amount is not negative.' }",
     );
-    return [];
-  }
-  unknownKeys(context, path, given, ['where', 'message']);
-  const condition = conditionOf(context, `${path}.where`, model, given['where']);
-  return condition ? [{ condition, message: given['message'], field: firstField(condition) ?? '' }] : [];
+  if (!isObject(given)) return [];
+  unknownKeys(context, path, check, ['where', 'message']);
+  const condition = conditionOf(context, `${path}.where`, model, check['where']);
+  return condition && isTold ? [{ condition, message, field: firstField(condition) ?? '' }] : [];
 }
 
 function firstField(condition: Condition): string | null {
