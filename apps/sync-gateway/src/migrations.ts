@@ -1,4 +1,5 @@
 import { accessMigrations } from '@atomo-cc/access';
+import { eventStoreMigrations } from '@atomo-cc/event-store';
 import type { Migration } from '@atomo-cc/platform/postgres';
 import { StoreDevices1700000300005 } from './audit/index.js';
 import { StoreBlobs1700000300003 } from './contents/index.js';
@@ -9,6 +10,7 @@ import { Stores1700000300001 } from './stores/index.js';
 /** Everything the gateway's tables need, in order. */
 export const gatewayMigrations: readonly Migration[] = [
   ...accessMigrations,
+  ...eventStoreMigrations,
   Stores1700000300001,
   StoreFiles1700000300002,
   StoreBlobs1700000300003,

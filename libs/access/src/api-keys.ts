@@ -1,7 +1,9 @@
 import { createHash, randomBytes } from 'node:crypto';
 import type { MigrationInterface, QueryRunner } from 'typeorm';
+import { accessEvent, accessStream } from '@atomo-cc/events';
 import { tenantId, uuidv7, type TenantId } from '@atomo-cc/kernel';
 import { runAll, tenantTable, type Tx } from '@atomo-cc/platform/postgres';
+import { type By, recordAccess } from './access-log.js';
 import { ofOpenTenant } from './tenants.js';
 
 /** Random bytes of a key: 192 bits cannot be guessed, so one SHA-256 is the right way to store it (slow hashes are for passwords). */
@@ -122,10 +124,10 @@ export function hashApiKey(key: string): string {
 }
 
 /**
- * Makes a key of `prefix` and 32 random characters of base64url, and stores its hash.
+ * Makes a key of `prefix` and 32 random characters of base64url, and stores its hash. The log is told, here and below.
  * @returns the row and the key; the key can never be read again
  */
-export async function issueApiKey(tx: Tx, wanted: ApiKeyRequest): Promise<{ row: ApiKey; key: string }> {
+export async function issueApiKey(tx: Tx, wanted: ApiKeyRequest, by: By): Promise<{ row: ApiKey; key: string }> {
   const key = `${wanted.prefix}${randomBytes(SECRET_BYTES).toString('base64url')}`;
   const [row] = await tx.query<KeyRow>(
     `insert into api_keys
@@ -143,7 +145,17 @@ export async function issueApiKey(tx: Tx, wanted: ApiKeyRequest): Promise<{ row:
       wanted.expiresAt ?? null,
     ],
   );
-  return { row: keyOf(row!), key };
+  const issued = keyOf(row!);
+  const { storeId: store, name, permissions, prefixes, expiresAt } = issued;
+  const event = accessEvent('keyIssued', {
+    store,
+    name,
+    permissions,
+    prefixes,
+    expiresAt: expiresAt?.toISOString() ?? null,
+  });
+  await recordAccess(tx, issued.tenantId, accessStream('key', issued.id), event, by);
+  return { row: issued, key };
 }
 
 /**
@@ -156,6 +168,7 @@ export async function rotateApiKey(
   storeId: string,
   keyId: string,
   overlapSeconds: number,
+  by: By,
 ): Promise<{ row: ApiKey; key: string } | null> {
   const [old] = await tx.query<KeyRow>(
     `select ${COLUMNS} from api_keys where id = $1 and store_id = $2 and ${HOLDS} for update`,
@@ -166,7 +179,11 @@ export async function rotateApiKey(
     `update api_keys set expires_at = least(expires_at, now() + $2 * interval '1 second') where id = $1`,
     [keyId, overlapSeconds],
   );
-  return issueApiKey(tx, { ...keyOf(old), prefix: old.key_prefix });
+  const { tenantId: tenant, ...wanted } = keyOf(old);
+  const heir = await issueApiKey(tx, { ...wanted, tenantId: tenant, prefix: old.key_prefix }, by);
+  const event = accessEvent('keyRotated', { store: storeId, heir: heir.row.id, overlapSeconds });
+  await recordAccess(tx, tenant, accessStream('key', keyId), event, by);
+  return heir;
 }
 
 /** The store's keys that are not revoked, expired ones too, oldest first. */
@@ -191,18 +208,30 @@ export async function nameApiKeys(
 }
 
 /** Revokes a key. False: the store has no such key, or it was revoked before. */
-export async function revokeApiKey(tx: Tx, storeId: string, keyId: string): Promise<boolean> {
-  const changed = await tx.execute(
-    'update api_keys set revoked_at = now() where id = $1 and store_id = $2 and revoked_at is null',
+export async function revokeApiKey(tx: Tx, storeId: string, keyId: string, by: By): Promise<boolean> {
+  const [revoked] = await tx.query<{ tenant_id: TenantId }>(
+    `update api_keys set revoked_at = now() where id = $1 and store_id = $2 and revoked_at is null returning tenant_id`,
     [keyId, storeId],
   );
-  return changed > 0;
+  if (!revoked) return false;
+  await recordRevoked(tx, revoked.tenant_id, storeId, keyId, 'revoked', by);
+  return true;
 }
 
 /** Deletes all keys of a store, revoked ones too; for the deletion of the store itself. Answers their ids. */
-export async function deleteStoreApiKeys(tx: Tx, storeId: string): Promise<string[]> {
-  const rows = await tx.query<{ id: string }>('delete from api_keys where store_id = $1 returning id', [storeId]);
+export async function deleteStoreApiKeys(tx: Tx, storeId: string, by: By): Promise<string[]> {
+  const rows = await tx.query<{ id: string; tenant_id: TenantId; revoked_at: Date | null }>(
+    'delete from api_keys where store_id = $1 returning id, tenant_id, revoked_at',
+    [storeId],
+  );
+  for (const { id, tenant_id: tenant, revoked_at: revokedAt } of rows) {
+    if (revokedAt === null) await recordRevoked(tx, tenant, storeId, id, 'storeDeleted', by);
+  }
   return rows.map((row) => row.id);
+}
+
+function recordRevoked(tx: Tx, tenant: TenantId, store: string, key: string, reason: string, by: By): Promise<void> {
+  return recordAccess(tx, tenant, accessStream('key', key), accessEvent('keyRevoked', { store, reason }), by);
 }
 
 /**

@@ -26,7 +26,7 @@ export type { Origin, Person, Principal, Scope } from './principal.js';
 export { accessEntities, accessMigrations } from './schema.js';
 export { SECRET_KINDS, Secrets } from './secrets.js';
 export type { Secret } from './secrets.js';
-export type { Refusals } from './refusals.js';
+export { Refusals } from './refusals.js';
 export { Sessions } from './sessions.js';
 export type { AccessOptions, Grant, OwnSession } from './sessions.js';
 export {

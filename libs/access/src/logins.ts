@@ -49,7 +49,8 @@ export class Logins {
       if (grant) return grant;
       this.refusals.loginRefused(login.email, 'shut', from);
     }
-    await new Promise((resolve) => setTimeout(resolve, began + REFUSED_AFTER_MS - performance.now()));
+    const restMs = Math.max(began + REFUSED_AFTER_MS - performance.now(), 0);
+    await new Promise((resolve) => setTimeout(resolve, restMs));
     throw apiError('UNAUTHENTICATED', 'The e-mail address or the password is wrong.');
   }
 

@@ -14,8 +14,11 @@ const MOST_ADDRESSES = 100;
 /** Of an operation's name, which may be the caller's own. */
 const LONGEST_OPERATION = 100;
 
+/** Who was refused something: a caller, or a key of a store. */
+type Refused = Pick<Principal, 'tenantId' | 'actor'>;
+
 /** Whom a refusal is about: the account that somebody wanted to be, known or not, or a caller. */
-type About = { readonly email: string } | { readonly principal: Principal } | 'others';
+type About = { readonly email: string } | { readonly principal: Refused } | 'others';
 
 interface Entry {
   readonly about: About;
@@ -60,10 +63,15 @@ export class Refusals {
     );
   }
 
-  /** A request was forbidden. @param operation what was asked for: a method and route, or the name of a field */
-  denied(principal: Principal, operation: string, from: Origin): void {
+  /**
+   * A request was forbidden.
+   * @param principal null for one who could not say who they are: the operator's affair
+   * @param operation what was asked for: a method and route, or the name of a field or an event
+   */
+  denied(principal: Refused | null, operation: string, from: Origin): void {
     const what = { operation: operation.slice(0, LONGEST_OPERATION) };
-    this.note(`denied ${principal.actor} ${what.operation}`, { about: { principal }, kind: 'denied', what }, from);
+    const about = principal ? { principal } : 'others';
+    this.note(`denied ${principal?.actor ?? NOBODY} ${what.operation}`, { about, kind: 'denied', what }, from);
   }
 
   /** Writes what was counted so far. */

@@ -88,6 +88,12 @@ export const ACCESS_EVENT_VERSIONS = {
   tokenCreated: 1,
   /** A token was revoked: `{reason}`. */
   tokenRevoked: 1,
+  /** A key of a store was issued: `{store, name, permissions, prefixes, expiresAt}`. */
+  keyIssued: 1,
+  /** Another key took the place of this one, which ends after an overlap: `{store, heir, overlapSeconds}`. */
+  keyRotated: 1,
+  /** A key was revoked, or went with its store: `{store, reason}`. */
+  keyRevoked: 1,
   /** A secret of the tenant was set, for the first time or anew: `{name}`. */
   secretSet: 1,
   /** A secret of the tenant was removed: `{name}`. */
@@ -127,8 +133,8 @@ export function accessEvent(kind: AccessEventKind, data: NewEvent['data'], perso
   return personal ? { ...event, personal } : event;
 }
 
-/** The stream of what happens to a user, a token for a machine, or a tenant. */
-export function accessStream(of: 'user' | 'token' | 'tenant', id: string): string {
+/** The stream of what happens to a user, a token for a machine, a key of a store, or a tenant. */
+export function accessStream(of: 'user' | 'token' | 'key' | 'tenant', id: string): string {
   return `${of}-${id}`;
 }
 

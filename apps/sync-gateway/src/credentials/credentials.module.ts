@@ -1,9 +1,10 @@
 import { type DynamicModule, Module } from '@nestjs/common';
 import type { SystemDatabase } from '@atomo-cc/platform/postgres';
+import { Denials, DENIALS_DATABASE } from './denials.js';
 import { MASTER_KEY } from './guards.js';
 import { KeyRing } from './key-ring.js';
 
-/** Provides the key ring and the master key. The system role stays inside the key ring: it is no provider. */
+/** Provides the key ring, the master key and the denials. The system role stays inside: others cannot inject it. */
 @Module({})
 export class CredentialsModule {
   static with(system: SystemDatabase, masterKey: string): DynamicModule {
@@ -11,6 +12,10 @@ export class CredentialsModule {
       { provide: KeyRing, useValue: new KeyRing(system) },
       { provide: MASTER_KEY, useValue: masterKey },
     ];
-    return { module: CredentialsModule, providers, exports: providers };
+    return {
+      module: CredentialsModule,
+      providers: [...providers, { provide: DENIALS_DATABASE, useValue: system }, Denials],
+      exports: [...providers, Denials],
+    };
   }
 }

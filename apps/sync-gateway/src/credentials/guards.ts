@@ -36,6 +36,11 @@ export const Bearer = createParamDecorator((_data: unknown, context: ExecutionCo
   return key;
 });
 
+/** The key that a request came with, whatever became of it; undefined when it had none that holds. */
+export function bearerOf(request: FastifyRequest): StoreKey | undefined {
+  return bearers.get(request);
+}
+
 /** Throws FORBIDDEN unless the key has the permission; the same rule for REST and sockets. */
 export function requirePermission(key: StoreKey, permission: Permission): void {
   if (key.permissions.includes(permission)) return;
@@ -64,11 +69,11 @@ export class StoreKeyGuard implements CanActivate {
     const request = context.switchToHttp().getRequest<FastifyRequest>();
     const key = await this.keys.find(presentedKey(request));
     if (!key) throw syncError('UNAUTHORIZED', 'Invalid API key');
+    bearers.set(request, key);
     // A route that forgets to say what it needs is closed to all but keys that may do everything.
     const needed = this.reflector.get<Permission | 'any' | undefined>(NEEDS, context.getHandler());
     const permissions = needed === 'any' ? [] : needed ? [needed] : PERMISSIONS;
     for (const permission of permissions) requirePermission(key, permission);
-    bearers.set(request, key);
     return true;
   }
 }

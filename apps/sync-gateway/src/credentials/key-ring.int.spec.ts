@@ -6,6 +6,8 @@ import { aDatabase, type TestDatabase } from '@atomo-cc/testing';
 import { gatewayMigrations } from '../migrations.js';
 import { KeyRing } from './key-ring.js';
 
+const BY = { actor: 'operator:test' };
+
 let database: TestDatabase;
 
 beforeAll(async () => {
@@ -18,9 +20,9 @@ async function aKey() {
   const storeId = uuidv7();
   const wanted = { tenantId: DEFAULT_TENANT_ID, storeId, name: 'k', permissions: ['read'] as const };
   const { row, key } = await database.app.transaction(DEFAULT_TENANT_ID, (tx) =>
-    issueApiKey(tx, { ...wanted, prefix: storeKeyPrefix(storeId) }),
+    issueApiKey(tx, { ...wanted, prefix: storeKeyPrefix(storeId) }, BY),
   );
-  const revoke = () => database.app.transaction(DEFAULT_TENANT_ID, (tx) => revokeApiKey(tx, storeId, row.id));
+  const revoke = () => database.app.transaction(DEFAULT_TENANT_ID, (tx) => revokeApiKey(tx, storeId, row.id, BY));
   return { row, key, revoke };
 }
 

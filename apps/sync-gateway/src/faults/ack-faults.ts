@@ -1,6 +1,8 @@
 import { type ArgumentsHost, Catch, Inject, type WsExceptionFilter } from '@nestjs/common';
 import { LOGGER } from '@atomo-cc/platform/lifecycle';
 import type { Logger } from '@atomo-cc/platform/logging';
+import { Denials } from '../credentials/index.js';
+import type { ClientSocket } from '../sockets/index.js';
 import { faultOf } from './fault.js';
 
 /**
@@ -9,11 +11,17 @@ import { faultOf } from './fault.js';
  */
 @Catch()
 export class AckFaults implements WsExceptionFilter {
-  constructor(@Inject(LOGGER) private readonly logger: Logger) {}
+  constructor(
+    @Inject(LOGGER) private readonly logger: Logger,
+    private readonly denials: Denials,
+  ) {}
 
   catch(error: unknown, host: ArgumentsHost): void {
-    const { data } = host.switchToWs().getClient<{ data: { protocol?: 1 | 2 } }>();
+    const { data, handshake } = host.switchToWs().getClient<ClientSocket>();
     const { body, isOurs } = faultOf(error, data.protocol ?? 1);
+    if (body.code === 'FORBIDDEN') {
+      this.denials.ofKey(data.key, host.switchToWs().getPattern(), { address: handshake.address });
+    }
     if (isOurs) this.logger.error({ err: error }, 'a socket event failed');
     const ack = host.getArgs<unknown[]>().find((argument) => typeof argument === 'function');
     // A client may send an event without asking for an answer.

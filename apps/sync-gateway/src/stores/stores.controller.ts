@@ -1,6 +1,8 @@
-import { Body, Controller, Delete, Get, HttpCode, Param, Post, Query, UseGuards } from '@nestjs/common';
+import { Body, Controller, Delete, Get, HttpCode, Param, Post, Query, Req, UseGuards } from '@nestjs/common';
+import type { FastifyRequest } from 'fastify';
 import {
   type ApiKey,
+  type By,
   deleteStoreApiKeys,
   issueApiKey,
   listApiKeys,
@@ -60,10 +62,14 @@ export class StoresController {
 
   @Delete(':storeId')
   @HttpCode(204)
-  async delete(@Param('storeId') storeId: string, @Query() query: unknown): Promise<void> {
+  async delete(
+    @Param('storeId') storeId: string,
+    @Query() query: unknown,
+    @Req() request: FastifyRequest,
+  ): Promise<void> {
     const ended = await this.database.transaction(tenantOf(query), async (tx) => {
       await deleteStore(tx, uuid('store', storeId));
-      return deleteStoreApiKeys(tx, storeId);
+      return deleteStoreApiKeys(tx, storeId, byOf(request));
     });
     this.end(ended);
   }
@@ -74,13 +80,18 @@ export class StoresController {
   }
 
   @Post(':storeId/keys')
-  async createKey(@Param('storeId') storeId: string, @Query() query: unknown, @Body() body: unknown): Promise<KeyView> {
+  async createKey(
+    @Param('storeId') storeId: string,
+    @Query() query: unknown,
+    @Body() body: unknown,
+    @Req() request: FastifyRequest,
+  ): Promise<KeyView> {
     const { name, permissions, prefixes, expiresAt } = parsePayload(CreateKeyBody, body);
     const tenant = tenantOf(query);
     return this.database.transaction(tenant, async (tx) => {
       const { id } = await getStore(tx, uuid('store', storeId));
       const prefix = storeKeyPrefix(id);
-      const { row, key } = await issueApiKey(tx, {
+      const wanted = {
         tenantId: tenant,
         storeId: id,
         name,
@@ -88,7 +99,8 @@ export class StoresController {
         prefix,
         prefixes: (prefixes ?? []).map((folder) => syncPath(folder)),
         expiresAt: expiresAt == null ? null : new Date(expiresAt),
-      });
+      };
+      const { row, key } = await issueApiKey(tx, wanted, byOf(request));
       return { ...viewOf(row), key };
     });
   }
@@ -100,11 +112,12 @@ export class StoresController {
     @Param('keyId') keyId: string,
     @Query() query: unknown,
     @Body() body: unknown,
+    @Req() request: FastifyRequest,
   ): Promise<KeyView> {
     const id = uuid('key', keyId);
     const { overlapSeconds } = parsePayload(RotateKeyBody, body ?? {});
     const rotated = await this.database.transaction(tenantOf(query), (tx) =>
-      rotateApiKey(tx, uuid('store', storeId), id, overlapSeconds ?? 0),
+      rotateApiKey(tx, uuid('store', storeId), id, overlapSeconds ?? 0, byOf(request)),
     );
     if (!rotated) throw noKey(keyId);
     this.keys.forget(id);
@@ -130,10 +143,13 @@ export class StoresController {
     @Param('storeId') storeId: string,
     @Param('keyId') keyId: string,
     @Query() query: unknown,
+    @Req() request: FastifyRequest,
   ): Promise<void> {
     const id = uuid('key', keyId);
     const store = uuid('store', storeId);
-    const isRevoked = await this.database.transaction(tenantOf(query), (tx) => revokeApiKey(tx, store, id));
+    const isRevoked = await this.database.transaction(tenantOf(query), (tx) =>
+      revokeApiKey(tx, store, id, byOf(request)),
+    );
     if (!isRevoked) throw noKey(keyId);
     this.end([id]);
   }
@@ -176,6 +192,11 @@ export class StoresController {
     const ended = new Set(keyIds);
     this.clients.revoke((key) => ended.has(key.id));
   }
+}
+
+/** Who comes with the master key is the operator, whoever that is; where from is all that can be told. */
+function byOf(request: FastifyRequest): By {
+  return { actor: 'operator:master-key', address: request.ip, requestId: request.id };
 }
 
 function tenantOf(query: unknown): TenantId {

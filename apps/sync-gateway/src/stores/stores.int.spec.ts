@@ -1,7 +1,7 @@
 import { findApiKeyByHash, hashApiKey } from '@atomo-cc/access';
 import { DEFAULT_TENANT_ID, type TenantId } from '@atomo-cc/kernel';
 import { parseStoreKey } from '@atomo-cc/sync-protocol';
-import { aDatabase, type TestDatabase } from '@atomo-cc/testing';
+import { aDatabase, eventually, type TestDatabase } from '@atomo-cc/testing';
 import { gatewayMigrations } from '../migrations.js';
 import { TestGateway } from '../testing/index.js';
 
@@ -132,6 +132,70 @@ describe('the admin routes', () => {
         error(status, code),
       ]);
     }
+  });
+});
+
+describe('the log of the tenant', () => {
+  const events = async (stream: string, tenant: TenantId = DEFAULT_TENANT_ID) =>
+    database.asOwner<{ type: string; data: object; actor: string; address: string }>(
+      `select type, data, metadata ->> 'actor' as actor, metadata ->> 'address' as address from event_log
+       where tenant_id = $1 and stream = $2 order by position`,
+      [tenant, stream],
+    );
+  const said = { actor: 'operator:master-key', address: '127.0.0.1' };
+
+  it('says of each key when it was issued, rotated and revoked, and from where, and nothing of the key itself', async () => {
+    const query = `?tenantId=${OTHER_TENANT}`;
+    const store = await gateway.aStore(query);
+    const issued = await store.aKeyOf({ prefixes: ['notes'], expiresAt: '2099-01-01T00:00:00.000Z' });
+    const heir = await gateway.admin<{ id: string }>('POST', `/stores/${store.id}/keys/${issued.id}/rotate${query}`, {
+      overlapSeconds: 60,
+    });
+    await gateway.admin('DELETE', `/stores/${store.id}/keys/${issued.id}${query}`);
+    await gateway.admin('DELETE', `/stores/${store.id}${query}`);
+    const facts = {
+      store: store.id,
+      name: 'laptop',
+      permissions: ['read', 'write'],
+      prefixes: ['notes'],
+      expiresAt: '2099-01-01T00:00:00.000Z',
+    };
+    const first = await events(`key-${issued.id}`, OTHER_TENANT);
+    expect(first).toEqual([
+      { ...said, type: 'access.keyIssued', data: facts },
+      { ...said, type: 'access.keyRotated', data: { store: store.id, heir: heir.id, overlapSeconds: 60 } },
+      { ...said, type: 'access.keyRevoked', data: { store: store.id, reason: 'revoked' } },
+    ]);
+    expect(await events(`key-${heir.id}`, OTHER_TENANT)).toEqual([
+      { ...said, type: 'access.keyIssued', data: facts },
+      { ...said, type: 'access.keyRevoked', data: { store: store.id, reason: 'storeDeleted' } },
+    ]);
+    expect(JSON.stringify(first)).not.toContain(issued.key.slice(16));
+  });
+
+  it('says what a key was refused, by REST and by socket, and who tried the admin routes', async () => {
+    const { key, id } = await (await gateway.aStore()).aKey('read');
+    const client = await gateway.connect(key);
+    await gateway.call('PUT', '/api/v1/files', key, { path: 'a.md', content: 'x' });
+    await client.send('modified-file', { path: 'a.md', content: 'x' });
+    const operations = async (stream: string) =>
+      (await events(stream)).filter(({ type }) => type === 'access.denied').map(({ data, actor }) => [actor, data]);
+    const once = { count: 1, addresses: 1 };
+    const actor = `key:${id}`;
+    await eventually('both are in the log', async () => (await operations(`key-${id}`)).length === 2);
+    expect(await operations(`key-${id}`)).toEqual(
+      expect.arrayContaining([
+        [actor, { operation: 'PUT /api/v1/files', ...once }],
+        [actor, { operation: 'modified-file', ...once }],
+      ]),
+    );
+    await admin('GET', `/stores/${NOBODY}`, 'sk_admin_wrong');
+    const route = 'GET /api/v1/admin/stores/:storeId';
+    await eventually('and so is who came without the master key', async () =>
+      (await operations(`tenant-${DEFAULT_TENANT_ID}`)).some(
+        ([who, data]) => who === 'nobody' && (data as { operation: string }).operation === route,
+      ),
+    );
   });
 });
 
