@@ -24,6 +24,11 @@ export interface StreamAppend {
   readonly metadata: EventMetadata;
 }
 
+/** Makes of appends what is stored of them, in their transaction: see EventCodec. */
+export interface AppendCodec {
+  encode(tx: Tx, tenant: TenantId, appends: readonly StreamAppend[]): Promise<readonly StreamAppend[]>;
+}
+
 /** Either everything was appended, or nothing: then a stream was not at the expected version, and this is the one it is at. */
 export type AppendResult = { readonly ok: true; readonly events: readonly RecordedEvent[] } | AppendConflict;
 
@@ -58,7 +63,9 @@ export const APPEND_ERRORS = {
  * @throws CodedError EVENT_TOO_LARGE, EVENT_NOT_STORABLE before anything is written
  */
 export async function append(tx: Tx, tenant: TenantId, appends: readonly StreamAppend[]): Promise<AppendResult> {
-  const links = await link(tx, tenant, appends, new Set());
+  const texts = textsOf(appends);
+  const begun = new Set<string>();
+  const links = link(tenant, appends, texts, begun, await raiseVersions(tx, tenant, appends, begun));
   if (!links.ok) return links;
   const [logged] = await tx.prepared<{ positions: string | null }>(INSERT_EVENTS, insertParameters(tenant, links));
   const positions = logged!.positions?.split(',') ?? [];
@@ -83,18 +90,26 @@ export async function append(tx: Tx, tenant: TenantId, appends: readonly StreamA
  * and if they cannot be written the transaction fails (see `Tx.send`). It saves a round trip, and for each new stream a write:
  * one that is expected to be new is not looked for but begun with its last version and link. So when there is one after all,
  * that is no answer but an error at the commit, for which `isStreamTaken` is true.
- * @throws CodedError EVENT_TOO_LARGE, EVENT_NOT_STORABLE before anything is written
+ * @param codec seals what is personal, while the streams are being locked
+ * @throws CodedError EVENT_TOO_LARGE, EVENT_NOT_STORABLE; else what `encode` of the codec throws. Roll back
  */
 export async function sendAppend(
   tx: Tx,
   tenant: TenantId,
   appends: readonly StreamAppend[],
+  codec?: AppendCodec,
 ): Promise<{ readonly ok: true; readonly recordedAt: Date } | AppendConflict> {
   const begun = new Map<string, boolean>();
   for (const { stream, expected } of appends) {
     if (!begun.has(stream)) begun.set(stream, expected === 'none' || expected === 0);
   }
-  const links = await link(tx, tenant, appends, new Set([...begun.keys()].filter((stream) => begun.get(stream))));
+  const taken = new Set([...begun.keys()].filter((stream) => begun.get(stream)));
+  // Neither needs the other's answer. Keys before streams, as with everybody else who takes both.
+  const [stored, raised] = await Promise.all([
+    codec ? codec.encode(tx, tenant, appends) : appends,
+    raiseVersions(tx, tenant, appends, taken),
+  ]);
+  const links = link(tenant, stored, textsOf(stored), taken, raised);
   if (!links.ok) return links;
   tx.send(INSERT_EVENTS, insertParameters(tenant, links));
   return links;
@@ -203,19 +218,29 @@ interface Links {
   readonly recordedAt: Date;
 }
 
-/** The first statement: all but writing the events, and the rows of streams that are taken for new. */
-async function link(
-  tx: Tx,
-  tenant: TenantId,
-  appends: readonly StreamAppend[],
-  begun: ReadonlySet<string>,
-): Promise<Links | AppendConflict> {
+/** What one append is stored as. */
+interface Texts {
+  readonly data: readonly string[];
+  readonly metadata: string;
+}
+
+/** @throws CodedError EVENT_TOO_LARGE, EVENT_NOT_STORABLE */
+function textsOf(appends: readonly StreamAppend[]): Texts[] {
   for (const { events } of appends) events.forEach(requireSealed);
-  const texts = appends.map(({ events, metadata }) => ({
+  return appends.map(({ events, metadata }) => ({
     data: events.map(({ type, data }) => storable(type, data)),
     metadata: storable('the metadata', metadata),
   }));
-  const { heads, recordedAt } = await raiseVersions(tx, tenant, appends, begun);
+}
+
+/** Gives the events their places behind the heads of their streams, which are moved. */
+function link(
+  tenant: TenantId,
+  appends: readonly StreamAppend[],
+  texts: readonly Texts[],
+  begun: ReadonlySet<string>,
+  { heads, recordedAt }: Raised,
+): Links | AppendConflict {
   const at = recordedAt.toISOString();
   const linked: Linked[] = [];
   for (const [n, { stream, expected, events, metadata }] of appends.entries()) {
@@ -252,13 +277,21 @@ const RAISE_VERSIONS = `
   cross join (select date_trunc('milliseconds', coalesce(max(at), clock_timestamp())) as at from raised) t
   left join raised r on r.version <> 1 or r.hash <> ''`;
 
-/** Answers the heads as they were before. */
+/** Streams that are locked. */
+interface Raised {
+  /** As they were before. */
+  readonly heads: Map<string, Head>;
+  /** The time of the events. */
+  readonly recordedAt: Date;
+}
+
+/** The first statement: all but writing the events, and the rows of streams that are taken for new. */
 async function raiseVersions(
   tx: Tx,
   tenant: TenantId,
   appends: readonly StreamAppend[],
   begun: ReadonlySet<string>,
-): Promise<{ heads: Map<string, Head>; recordedAt: Date }> {
+): Promise<Raised> {
   const heads = new Map<string, Head>();
   const counts = new Map<string, number>();
   for (const { stream, events } of appends) {
@@ -325,7 +358,7 @@ function insertParameters(tenant: TenantId, { events, heads, begun, recordedAt }
     jsonArray(events.map(({ json }) => json.data)),
     jsonArray(events.map(({ json }) => json.metadata)),
     byteaArray(events.map(({ hash }) => hash)),
-    textArray(events.map(({ event }) => arrayLiteral(auditedFields(event.data)))),
+    textArray(events.map(({ event }) => auditedFields(event.data))),
     textArray(moved.map(([stream]) => stream)),
     byteaArray(moved.map(([, { hash }]) => hash)),
     textArray(made.map(([stream]) => stream)),
@@ -334,11 +367,27 @@ function insertParameters(tenant: TenantId, { events, heads, begun, recordedAt }
   ];
 }
 
-/** The names of the fields that an event tells of, sealed ones included; names that begin with `$` are the store's own. */
-function auditedFields(data: NewEvent['data']): readonly string[] {
-  const names = Object.keys(data).filter((name) => !name.startsWith('$'));
+/** By the names as they come: those of an event's type are the same in every event, or in a few ways. */
+const fieldLists = new Map<string, string>();
+/** An event may have any names; those of the models are some dozens. */
+const MAX_FIELD_LISTS = 1_000;
+
+/**
+ * The names of the fields that an event tells of, as an array's literal, sealed ones included; names that begin with `$` are the
+ * store's own.
+ */
+function auditedFields(data: NewEvent['data']): string {
   const { $sealed: sealed } = data as { $sealed?: { readonly fields: readonly string[] } };
-  return sealed ? [...new Set([...names, ...sealed.fields])].sort() : names.sort();
+  const names = sealed ? [...Object.keys(data), ...sealed.fields] : Object.keys(data);
+  // No name has a NUL, which no event may have.
+  const key = names.join('\0');
+  let literal = fieldLists.get(key);
+  if (literal === undefined) {
+    const told = new Set(names.filter((name) => !name.startsWith('$')));
+    literal = arrayLiteral([...told].sort());
+    if (fieldLists.size < MAX_FIELD_LISTS) fieldLists.set(key, literal);
+  }
+  return literal;
 }
 
 /** Of arrays within an array, which need not have one length, each is written as Postgres reads it. */

@@ -83,6 +83,11 @@ export function serveApi(fastify: FastifyInstance, options: ApiServerOptions): {
   const subscribers = new Subscribers(options.authenticate);
   const streams = new Set<EventStream>();
 
+  const bodyOf = (result: ExecutionResult, requestId: string): string => {
+    if (!result.errors) return `{"data":${result instanceof DataText ? result.text : JSON.stringify(result.data)}}`;
+    return JSON.stringify({ ...result, errors: result.errors.map((error) => formatError(error, requestId)) });
+  };
+
   const handle = createHandler<FastifyRequest, unknown, Record<string, unknown>>({
     schema: (request) => options.schemas.of(request.raw.apiContext!.principal.role),
     parseRequestParams: (request) =>
@@ -100,14 +105,31 @@ export function serveApi(fastify: FastifyInstance, options: ApiServerOptions): {
     execute: (args: ExecutionArgs) => carryOut(options, args, (own) => documents.answer(own)),
     context: (request) => request.raw.apiContext as unknown as Record<string, unknown>,
     onOperation: (request, _args, result) => {
-      if ('errors' in result && result.errors)
-        return { ...result, errors: result.errors.map((error) => formatError(error, request.raw.id)) };
-      const data = result instanceof DataText ? result.text : JSON.stringify(result.data);
       const headers = { 'content-type': `${mediaTypeOf(request.raw.headers.accept)}; charset=utf-8` };
-      return [`{"data":${data}}`, { status: 200, statusText: 'OK', headers }];
+      return [bodyOf(result, request.raw.id), { status: 200, statusText: 'OK', headers }];
     },
     formatError: (error) => formatError(error),
   });
+
+  /** The handler's answer to what most requests are, at half its cost; null for what it has to judge: all that is refused. */
+  const answerPlain = async ({ body }: FastifyRequest, context: ApiContext): Promise<string | null> => {
+    if (!isPlain(body)) return null;
+    const { query, operationName, variables } = body;
+    if (!trusted.admits(query, context.principal.role)) return null;
+    const schema = options.schemas.of(context.principal.role);
+    const document = documents.soundOf(schema, query);
+    if (!document) return null;
+    const type = getOperationAST(document, operationName)?.operation;
+    if (type !== OperationTypeNode.QUERY && type !== OperationTypeNode.MUTATION) return null;
+    const args: ExecutionArgs = {
+      schema,
+      document,
+      operationName: operationName ?? null,
+      variableValues: variables ?? {},
+      contextValue: context,
+    };
+    return bodyOf(await carryOut(options, args, (own) => documents.answer(own)), context.requestId);
+  };
 
   const answer = async (request: FastifyRequest, reply: FastifyReply) => {
     try {
@@ -122,6 +144,10 @@ export function serveApi(fastify: FastifyInstance, options: ApiServerOptions): {
     } catch (error) {
       const body = { errors: [formatError(error as Error, request.id)] };
       return reply.status(isCodedError(error) ? 401 : 500).send(body);
+    }
+    if (isPlainJson(request)) {
+      const body = await answerPlain(request, request.apiContext);
+      if (body !== null) return reply.type('application/json; charset=utf-8').send(body);
     }
     const accepted = eventStreamIn(request.headers.accept);
     if (accepted !== 'no' && (await answerByStream(request, reply, accepted))) return reply;
@@ -250,6 +276,39 @@ function jsonIn(text: string | null): unknown {
   } catch {
     return undefined;
   }
+}
+
+/** Whether JSON is posted by one who takes JSON, as most clients say it. */
+function isPlainJson({ method, headers }: FastifyRequest): boolean {
+  return (
+    method === 'POST' &&
+    headers['content-type'] === 'application/json' &&
+    (headers.accept === undefined || headers.accept === '*/*' || headers.accept === 'application/json')
+  );
+}
+
+/** What a body has that is a request of GraphQL in every part. */
+interface PlainBody {
+  readonly query: string;
+  readonly operationName?: string | null;
+  readonly variables?: Record<string, unknown> | null;
+}
+
+/** One that names its document, in whichever way, is left to those who know them. */
+function isPlain(body: unknown): body is PlainBody {
+  if (!isObject(body)) return false;
+  const { query, operationName = null, variables = null, extensions = null, documentId = null } = body;
+  return (
+    typeof query === 'string' &&
+    (operationName === null || typeof operationName === 'string') &&
+    (variables === null || isObject(variables)) &&
+    extensions === null &&
+    documentId === null
+  );
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
 /** @param isJson whether JSON is answered whatever was asked for: to one who wanted a stream, of what no stream can be made */
@@ -577,6 +636,16 @@ class DocumentCache {
       return this.validate(schema, this.parse(text));
     } catch {
       return [];
+    }
+  }
+
+  /** The document of a text in which nothing is wrong; null for any other. */
+  soundOf(schema: GraphQLSchema, text: string): DocumentNode | null {
+    try {
+      const document = this.parse(text);
+      return this.validate(schema, document).length === 0 ? document : null;
+    } catch {
+      return null;
     }
   }
 

@@ -492,7 +492,7 @@ async function write(
 ): Promise<string | null> {
   let now: Date | null = null;
   if (appends.length > 0) {
-    const result = await sendAppend(tx, tenant, codec ? await codec.encode(tx, tenant, appends) : appends);
+    const result = await sendAppend(tx, tenant, appends, codec);
     // Only who appends past these commands gets here: the record's row was locked before its version was read.
     if (!result.ok) throw apiError('CONFLICT', `${result.stream} is at version ${result.currentVersion} by now.`);
     now = result.recordedAt;

@@ -113,7 +113,7 @@ function partOf(
         [READS_TEXT]: (async (args, context, selection) => {
           // Both have what either asks for.
           if (selection.has('nodes') && selectionAt(selection, 'edges').has('node')) return null;
-          return pageText(model, selection, await readPage(database, readerFor(context), model, args, selection));
+          return pageText(model, selection, await readPage(database, readerFor(context), model, args, selection, true));
         }) satisfies TextReader,
       },
     };
@@ -552,12 +552,17 @@ function pageText(
   });
 }
 
+/** What a page may be asked for so that its records can come as one text. */
+const PLAIN_PAGE: ReadonlySet<string> = new Set(['nodes', '__typename']);
+
+/** @param isText whether the nodes may come as one text, with commas between them, where nothing else is asked for */
 async function readPage(
   database: AppDatabase,
   reader: Reader,
   model: ModelDefinition,
   args: ListArguments,
   selection: Selection,
+  isText = false,
 ): Promise<Page> {
   const { after = null, before = null, last = null } = args;
   const fromEnd = last !== null;
@@ -569,13 +574,16 @@ async function readPage(
   const pageInfo = selectionAt(selection, 'pageInfo');
   const withKeys =
     selectionAt(selection, 'edges').has('cursor') || pageInfo.has('startCursor') || pageInfo.has('endCursor');
+  // Nothing else than the records is asked for: neither where each ends, nor whether there are more.
+  const isJoined = isText && selection.has('nodes') && [...selection.keys()].every((name) => PLAIN_PAGE.has(name));
   const list = {
     where: args.where ?? null,
     orderBy,
     after: after === null ? null : decodeCursor(order, after),
     before: before === null ? null : decodeCursor(order, before),
     fromEnd,
-    limit: size + 1,
+    limit: isJoined ? size : size + 1,
+    isJoined,
     node: mergeSelections(selectionAt(selection, 'nodes'), selectionAt(selection, 'edges', 'node')),
     withTotal: selection.has('totalCount'),
     withKeys,

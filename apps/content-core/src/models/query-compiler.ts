@@ -57,6 +57,8 @@ export interface ListQuery {
   readonly fromEnd?: boolean;
   /** How many rows to read: the page's size and one more, which tells whether there is a next page. */
   readonly limit: number;
+  /** Whether all rows come as one, their texts with commas between them: then `limit` is the page's size, and nothing else is told. */
+  readonly isJoined?: boolean;
   /** What to read of each record. */
   readonly node: Selection;
   readonly withTotal: boolean;
@@ -330,9 +332,11 @@ export function compileList(
       ? ranges[0]!
       : `select * from (${ranges.map((range) => `(${range})`).join(' union all ')}) ${alias} ${limit}`;
   // One row more than the page's was read only to see whether there is one.
-  const { columns, joins } = record(source, model, alias, query.node, Math.max(query.limit - 1, 1));
+  const shown = query.isJoined ? query.limit : Math.max(query.limit - 1, 1);
+  const { columns, joins } = record(source, model, alias, query.node, shown);
   const rows = `(${page}) ${alias}${joins} order by ${orderSql(keys, alias)}`;
   let text = jsonRows(columns, rows);
+  if (query.isJoined) text = `select string_agg(p.node, ',') as node from (${text}) p`;
   if (query.withKeys) {
     // A decimal as text: JSON's numbers have not its digits.
     const values = keys.map(({ column, type }) => `${alias}.${column}${type === 'decimal' ? '::text' : ''}`);

@@ -166,7 +166,7 @@ export async function lockBuilds(tx: Tx, projection: string): Promise<Build[]> {
 
 /** One build, as it is now. Under the lock of a checkpoint of it its state and tables' names stay so. */
 export async function readBuild(tx: Tx, projection: string, build: number): Promise<Build | undefined> {
-  const [row] = await tx.query<BuildRow>(
+  const [row] = await tx.prepared<BuildRow>(
     `select ${COLUMNS} from projection_builds where projection = $1 and build = $2`,
     [projection, build],
   );

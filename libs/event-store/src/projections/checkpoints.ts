@@ -89,7 +89,7 @@ export async function claimShard(tx: Tx, shard: Shard, epoch: number): Promise<v
  * @throws CodedError LEASE_LOST
  */
 export async function lockShard(tx: Tx, shard: Shard, epoch: number): Promise<{ position: bigint; state: ShardState }> {
-  const [row] = await tx.query<{ position: string; state: ShardState }>(
+  const [row] = await tx.prepared<{ position: string; state: ShardState }>(
     `select position, state from projection_checkpoints where ${OF_SHARD} and epoch = $4 for update`,
     [shard.projection, shard.build, shard.shard, epoch],
   );
@@ -121,14 +121,14 @@ export async function moveCheckpoint(
   epoch: number | null,
   move: { readonly from: bigint; readonly to: bigint; readonly events: number },
 ): Promise<void> {
-  const moved = await tx.execute(
+  const moved = await tx.prepared(
     `update projection_checkpoints
      set position = $6, events_total = events_total + $7, last_error = null, updated_at = clock_timestamp(),
          ${counted('$7::bigint', '0')}
-     where ${OF_SHARD} and ($4::bigint is null or epoch = $4) and position = $5`,
+     where ${OF_SHARD} and ($4::bigint is null or epoch = $4) and position = $5 returning 1`,
     [shard.projection, shard.build, shard.shard, epoch, String(move.from), String(move.to), move.events],
   );
-  if (moved === 0) throw leaseLost(shard);
+  if (moved.length === 0) throw leaseLost(shard);
 }
 
 /** Writes down that a batch failed; nothing when the lease is lost. */
