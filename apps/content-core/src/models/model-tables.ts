@@ -98,13 +98,23 @@ export async function applyMigration(
   });
 }
 
+/** The verbs of what steps cost, as they are said of one row. */
+const OF_ONE: Readonly<Record<string, string>> = {
+  are: 'is',
+  break: 'breaks',
+  have: 'has',
+  hold: 'holds',
+  lose: 'loses',
+};
+
 /** A step that waits, with what it would cost and how it is allowed. */
 export function sentenceOf({ what, says, danger, rows, ids, waits }: PlannedStep): string {
   const said = `${what}: ${says}.`;
   if (!danger) return said;
   const count = rows === null ? 'An unknown number of rows' : rows === 1 ? '1 row' : `${rows} rows`;
   const some = ids.length > 0 && danger.allow === null ? ` (such as ${ids.join(', ')})` : '';
-  const cost = rows === 0 ? '' : ` ${count}${some} ${danger.loss}.`;
+  const loss = rows === 1 ? danger.loss.replace(/^\w+/, (verb) => OF_ONE[verb] ?? verb) : danger.loss;
+  const cost = rows === 0 ? '' : ` ${count}${some} ${loss}.`;
   return `${said}${cost}${waits && danger.isAsked && danger.allow ? ` Allow it with --allow ${danger.allow}.` : ''}`;
 }
 
