@@ -44,6 +44,21 @@ describe('the merge of two texts from one base', () => {
     expect(mergeTexts(base, mine, windows(theirs), 'copy')).toEqual({ text: windows(both), conflicts: 0 });
   });
 
+  it('gives a side its text where the other changed nothing or the same, whatever their line endings', () => {
+    const any = fc
+      .array(fc.constantFrom('a', 'b', 'a b', '', '\n', '\n', '\r\n', '\r'), { maxLength: 12 })
+      .map((parts) => parts.join(''));
+    fc.assert(
+      fc.property(any, any, fc.constantFrom('copy', 'markers', 'mine', 'theirs'), (from, to, policy) => {
+        const whole = { text: to, conflicts: 0 };
+        expect(mergeTexts(from, to, from, policy)).toEqual(whole);
+        expect(mergeTexts(from, from, to, policy)).toEqual(whole);
+        expect(mergeTexts(from, to, to, policy)).toEqual(whole);
+      }),
+      { numRuns: 2_000 },
+    );
+  });
+
   it('is right for all edits of different lines, and loses no word when it reports no conflict', () => {
     const words = fc.array(fc.constantFrom('red', 'green', 'blue', 'sun', 'moon'), { minLength: 1, maxLength: 5 });
     const lines = fc.array(

@@ -1,8 +1,11 @@
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { bytesOf } from '../content.js';
+import fc from 'fast-check';
+import { bytesOf, hashOf } from '../content.js';
 import { keyOf } from '../plan.js';
+import type { JournalWrite } from '../ports.js';
+import { MemoryJournal } from '../testing/memory-journal.js';
 import { SqliteJournal } from './sqlite-journal.js';
 
 describe('a journal in SQLite', () => {
@@ -44,6 +47,61 @@ describe('a journal in SQLite', () => {
     expect(Buffer.from((await second.text('sha256:1'))!).toString()).toBe('one');
     expect(await second.text('sha256:3')).toBeNull();
     second.close();
+  });
+
+  it('remembers what the journal does that the model of devices has, also when it is opened again', async () => {
+    const path = fc.constantFrom('a.md', 'é.md', 'notes/b.md');
+    const content = fc.uint8Array({ maxLength: 20 });
+    const hash = fc.constantFrom('sha256:1', 'sha256:2');
+    const size = fc.nat(9);
+    const stored = fc.record({ path, fileId: fc.constantFrom('f', 'g'), hash, size, seq: fc.nat(99) });
+    const keyed = path.map(keyOf);
+    const entry = <Value>(value: fc.Arbitrary<Value>) => fc.option(value, { nil: null, freq: 3 });
+    const agreedFile = fc.record({ path, fileId: fc.constantFrom(null, 'f'), hash, size });
+    const put = fc.tuple(path, content).map(([name, bytes]) => ({
+      op: 'put' as const,
+      path: name,
+      baseHash: null,
+      hash: hashOf(bytes),
+      size: bytes.length,
+      content: bytes,
+    }));
+    const rename = fc.record({ op: fc.constant('rename' as const), path, newPath: path, baseHash: hash });
+    const write: fc.Arbitrary<JournalWrite> = fc.oneof(
+      fc.nat(99).map((seq): JournalWrite => ({ to: 'cursor', cursor: { epoch: 'e', seq } })),
+      fc.record({ to: fc.constant('base' as const), key: keyed, entry: entry(agreedFile) }),
+      fc.record({ to: fc.constant('remote' as const), key: keyed, entry: entry(stored) }),
+      fc.record({ to: fc.constant('intent' as const), key: keyed, entry: entry(fc.record({ hash, remote: stored })) }),
+      fc
+        .tuple(fc.constantFrom('1', '2', '3'), entry(fc.oneof(put, rename)))
+        .map(([opId, op]): JournalWrite => ({ to: 'outbox', opId, entry: op && { opId, ...op } })),
+      content.map((bytes): JournalWrite => ({ to: 'text', hash: hashOf(bytes), content: bytes })),
+    );
+    const sorted = (map: ReadonlyMap<string, unknown>) => [...map].sort(([a], [b]) => (a < b ? -1 : 1));
+    let worlds = 0;
+    await fc.assert(
+      fc.asyncProperty(fc.array(fc.array(write, { maxLength: 5 }), { maxLength: 12 }), async (batches) => {
+        const own = `${file}-${(worlds += 1)}`;
+        const model = new MemoryJournal();
+        for (const writes of batches) {
+          const journal = new SqliteJournal(own);
+          await journal.commit(writes);
+          await model.commit(writes);
+          journal.close();
+        }
+        const journal = new SqliteJournal(own);
+        const [state, told] = [await journal.load(), await model.load()];
+        expect(state.cursor).toEqual(told.cursor);
+        for (const part of ['base', 'remote', 'intents'] as const)
+          expect(sorted(state[part])).toEqual(sorted(told[part]));
+        expect(state.outbox).toEqual(told.outbox);
+        for (const each of batches.flat()) {
+          if (each.to === 'text') expect(await journal.text(each.hash)).toEqual(await model.text(each.hash));
+        }
+        journal.close();
+      }),
+      { numRuns: 40 },
+    );
   });
 
   it('keeps a batch whole or not at all', async () => {

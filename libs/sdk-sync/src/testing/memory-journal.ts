@@ -29,8 +29,11 @@ export class MemoryJournal implements Journal {
     for (const write of writes) {
       if (write.to === 'cursor') this.#state.cursor = write.cursor;
       else if (write.to === 'text') this.#texts.set(write.hash, write.content);
-      else if (write.to === 'outbox') put(this.#outbox, write.opId, write.entry);
-      else if (write.to === 'base') put(this.#state.base, write.key, write.entry);
+      else if (write.to === 'outbox') {
+        // Written again it comes last.
+        this.#outbox.delete(write.opId);
+        put(this.#outbox, write.opId, write.entry);
+      } else if (write.to === 'base') put(this.#state.base, write.key, write.entry);
       else if (write.to === 'remote') put(this.#state.remote, write.key, write.entry);
       else put(this.#state.intents, write.key, write.entry);
     }
