@@ -146,6 +146,7 @@ await runService(async () => {
       }
       sockets = serveApi(fastify, {
         schemas,
+        admit: (authorization) => access.callers.admit(authorization),
         authenticate: (authorization, believedMs) => access.callers.authenticate(authorization, believedMs),
         introspection: config.isIntrospected,
         trusted,

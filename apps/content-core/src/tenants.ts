@@ -134,7 +134,7 @@ async function sayQuotas(system: SystemDatabase, { id, slug }: Tenant): Promise<
 
 function cellsOf({ quota, used, reserved, limit, isOwn, renewsAt }: Standing): string[] {
   const notes = [isOwn ? 'set for this tenant' : '', renewsAt ? `renews ${renewsAt.toISOString().slice(0, 10)}` : ''];
-  const numbers = [used, reserved, limit ?? 'none'].map(String);
+  const numbers = [used ?? '', reserved, limit ?? 'none'].map(String);
   return [quota, ...numbers, notes.filter(Boolean).join(', ')];
 }
 

@@ -5,6 +5,7 @@ import { ApiTokens } from './api-tokens.js';
 import { Callers } from './callers.js';
 import { Logins } from './logins.js';
 import { Refusals } from './refusals.js';
+import { RequestRates } from './request-rates.js';
 import { type AccessOptions, Sessions } from './sessions.js';
 import { tokenKeys } from './tokens.js';
 
@@ -26,7 +27,7 @@ export interface AccessSettings extends AccessOptions {
   readonly secret: string;
   /** AUTH_SECRETS_ACCEPTED: further secrets whose tokens are good. */
   readonly acceptedSecrets?: readonly string[];
-  /** Where wrong logins are counted for all processes: a connection that fails fast. Without one this process counts for itself. */
+  /** Where wrong logins and requests are counted for all processes: a connection that fails fast. Without one this process counts for itself. */
   readonly redis?: Redis;
   /** Told why refusals could not be told to the log. */
   readonly onError?: (error: unknown) => void;
@@ -38,5 +39,12 @@ export function openAccess(system: SystemDatabase, settings: AccessSettings): Ac
   const refusals = new Refusals(system, settings);
   const logins = new Logins(system, sessions, new LoginBrakes(settings.redis), refusals, settings);
   const tokens = new ApiTokens(system, settings);
-  return { sessions, tokens, logins, callers: new Callers(sessions, tokens), refusals, close: () => refusals.close() };
+  return {
+    sessions,
+    tokens,
+    logins,
+    callers: new Callers(sessions, tokens, new RequestRates(system, settings)),
+    refusals,
+    close: () => refusals.close(),
+  };
 }

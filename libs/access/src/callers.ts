@@ -1,5 +1,6 @@
 import { type ApiTokens, isApiToken } from './api-tokens.js';
 import type { Principal } from './principal.js';
+import type { RequestRates } from './request-rates.js';
 import type { Sessions } from './sessions.js';
 import { invalidAccessToken } from './tokens.js';
 
@@ -8,7 +9,18 @@ export class Callers {
   constructor(
     private readonly sessions: Sessions,
     private readonly tokens: ApiTokens,
+    private readonly rates: RequestRates,
   ) {}
+
+  /**
+   * As `authenticate`, for what counts as a request of the caller's tenant: of a socket each operation.
+   * @throws CodedError UNAUTHENTICATED; RATE_LIMITED with `retryAfterSeconds`
+   */
+  async admit(authorization: string | undefined): Promise<Principal> {
+    const principal = await this.authenticate(authorization);
+    await this.rates.take(principal.tenantId);
+    return principal;
+  }
 
   /**
    * Who sent a request (or opened a socket), by its Authorization header.

@@ -11,8 +11,8 @@ export function isPlan(word: string): word is Plan {
 /** What a plan limits. */
 export interface Quota {
   readonly unit: string;
-  /** `count`: how many there may be at a time. `month`: how much in a calendar month (UTC), by the ledger. */
-  readonly kind: 'count' | 'month';
+  /** `count`: how many at a time. `month`: how much in a calendar month (UTC), by the ledger. `minute`: how often in a minute. */
+  readonly kind: 'count' | 'month' | 'minute';
   /** Why there is a limit at all. */
   readonly reason: string;
   /** How much each plan allows; null: no limit. */
@@ -44,6 +44,13 @@ export const QUOTAS = {
       'Each record that is new or changed is parsed, embedded, indexed and kept. What memory has already costs nothing.',
     limits: { free: 10_000, solo: 100_000, team: 2_000_000, enterprise: null },
   },
+  requestsPerMinute: {
+    unit: 'requests',
+    kind: 'minute',
+    reason:
+      'One tenant must not take the machine from the others: five a second for a person, what an application of that size asks beyond.',
+    limits: { free: 300, solo: 1_200, team: 12_000, enterprise: null },
+  },
 } as const satisfies Readonly<Record<string, Quota>>;
 
 /** The name of something that plans limit. */
@@ -52,6 +59,8 @@ export type QuotaName = keyof typeof QUOTAS;
 export type CountedQuota = QuotaOfKind<'count'>;
 /** Those that the ledger keeps. */
 export type MonthlyQuota = QuotaOfKind<'month'>;
+/** Those that are rates, of which nothing is kept. */
+export type RatedQuota = QuotaOfKind<'minute'>;
 type QuotaOfKind<Kind> = { [Name in QuotaName]: (typeof QUOTAS)[Name]['kind'] extends Kind ? Name : never }[QuotaName];
 /** All of them, in the order in which they are shown. */
 export const QUOTA_NAMES = Object.keys(QUOTAS) as readonly QuotaName[];

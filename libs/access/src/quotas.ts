@@ -7,7 +7,8 @@ import { ledgerStanding, windowOf } from './quota-ledger.js';
 /** How a tenant stands with something that plans limit. */
 export interface Standing extends Limit {
   readonly quota: QuotaName;
-  readonly used: number;
+  /** Null of a rate, of which nothing is kept. */
+  readonly used: number | null;
   /** Set aside for work that is under way. */
   readonly reserved: number;
   /** When all of it is free again; null of what is counted and does not come back by itself. */
@@ -61,13 +62,27 @@ export async function standingsOf(
   now: Date = new Date(),
 ): Promise<{ readonly plan: Plan; readonly standings: readonly Standing[] }> {
   const { plan, of } = await limitsOf(tx, tenant);
-  const { start, end } = windowOf(now);
   const standings: Standing[] = [];
   for (const quota of QUOTA_NAMES) {
-    const standing = isMonthly(quota)
-      ? { ...(await ledgerStanding(tx, tenant, quota, start)), renewsAt: end }
-      : { used: await COUNTS[quota](tx, tenant, now), reserved: 0, renewsAt: null };
-    standings.push({ quota, ...of(quota), ...standing });
+    standings.push({ quota, ...of(quota), ...(await useOf(tx, tenant, quota, now)) });
   }
   return { plan, standings };
+}
+
+async function useOf(
+  tx: Tx,
+  tenant: TenantId,
+  quota: QuotaName,
+  now: Date,
+): Promise<Pick<Standing, 'used' | 'reserved' | 'renewsAt'>> {
+  if (isMonthly(quota)) {
+    const { start, end } = windowOf(now);
+    return { ...(await ledgerStanding(tx, tenant, quota, start)), renewsAt: end };
+  }
+  const used = isCounted(quota) ? await COUNTS[quota](tx, tenant, now) : null;
+  return { used, reserved: 0, renewsAt: null };
+}
+
+function isCounted(quota: QuotaName): quota is CountedQuota {
+  return Object.hasOwn(COUNTS, quota);
 }

@@ -59,6 +59,8 @@ export interface ApiServerOptions {
    * @param believedMs how old what is known of the session may be; for itself to say unless given
    */
   readonly authenticate: Authenticate;
+  /** The same for each operation, which counts against the limits of the caller's tenant; `authenticate` unless given. */
+  readonly admit?: (authorization: string | undefined) => Promise<Principal>;
   readonly logger: Logger;
   /** Told of each field or operation that was forbidden. */
   readonly onDenied?: (principal: Principal, operation: string, from: Origin) => void;
@@ -133,7 +135,7 @@ export function serveApi(fastify: FastifyInstance, options: ApiServerOptions): {
 
   const answer = async (request: FastifyRequest, reply: FastifyReply) => {
     try {
-      const principal = await options.authenticate(request.headers.authorization);
+      const principal = await (options.admit ?? options.authenticate)(request.headers.authorization);
       const { traceparent } = request.headers;
       request.apiContext = {
         principal,
@@ -142,8 +144,11 @@ export function serveApi(fastify: FastifyInstance, options: ApiServerOptions): {
         ...(typeof traceparent === 'string' && { traceparent }),
       };
     } catch (error) {
-      const body = { errors: [formatError(error as Error, request.id)] };
-      return reply.status(isCodedError(error) ? 401 : 500).send(body);
+      const refused = formatError(error as Error, request.id);
+      const { code, retryAfterSeconds } = refused.extensions;
+      if (code === 'RATE_LIMITED') void reply.header('retry-after', retryAfterSeconds);
+      const status = code === 'RATE_LIMITED' ? 429 : isCodedError(error) ? 401 : 500;
+      return reply.status(status).send({ errors: [refused] });
     }
     if (isPlainJson(request)) {
       const body = await answerPlain(request, request.apiContext);
@@ -442,7 +447,9 @@ function serveSockets(
       onSubscribe: async (context, _id, payload) => {
         try {
           // A socket lives longer than a token: who has logged out meanwhile begins nothing new.
-          context.extra.principal = await options.authenticate(authorizationOf(context.connectionParams));
+          context.extra.principal = await (options.admit ?? options.authenticate)(
+            authorizationOf(context.connectionParams),
+          );
           // The protocol demands a query: who names a document leaves it empty.
           const text = trusted.named(payload) ?? payload.query;
           trusted.require(text, context.extra.principal.role);

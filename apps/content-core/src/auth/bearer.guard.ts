@@ -42,7 +42,7 @@ export class BearerGuard implements CanActivate {
   async canActivate(context: ExecutionContext): Promise<boolean> {
     if (this.reflector.getAllAndOverride<boolean>(PUBLIC, [context.getHandler(), context.getClass()])) return true;
     const request = context.switchToHttp().getRequest<FastifyRequest>();
-    const principal = await this.callers.authenticate(request.headers.authorization);
+    const principal = await this.callers.admit(request.headers.authorization);
     principals.set(request, principal);
     requireScope(principal, request.method === 'GET' || request.method === 'HEAD' ? 'read' : 'write');
     return true;

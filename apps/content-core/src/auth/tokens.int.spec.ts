@@ -2,7 +2,8 @@ import type { FastifyInstance } from 'fastify';
 import { GraphQLBoolean, GraphQLInt } from 'graphql';
 import { createClient } from 'graphql-ws';
 import { WebSocket } from 'ws';
-import { type Access, accessEntities, accessMigrations, Accounts, openAccess } from '@atomo-cc/access';
+import { type Access, accessEntities, accessMigrations, Accounts, openAccess, setLimit } from '@atomo-cc/access';
+import { DEFAULT_TENANT_ID } from '@atomo-cc/kernel';
 import { EventCodec, eventStoreMigrations, SubjectKeys } from '@atomo-cc/event-store';
 import { ATOMO_EVENTS } from '@atomo-cc/events';
 import { LOGGER, type RunningService, startService } from '@atomo-cc/platform/lifecycle';
@@ -15,6 +16,9 @@ import { AuthModule } from './auth.module.js';
 import { sessionsApi } from './sessions-api.js';
 import { usersApi } from '../users/index.js';
 import { tokensApi } from './tokens-api.js';
+
+/** What holds within 5 s takes that long. */
+jest.setTimeout(30_000);
 
 const ADMIN = { email: 'ada@example.com', password: 'a long passphrase' };
 
@@ -65,6 +69,7 @@ beforeAll(async () => {
     configure: (app) => {
       sockets = serveApi(app.getHttpAdapter().getInstance() as unknown as FastifyInstance, {
         schemas: new RoleSchemas(parts, ['Admin', 'Viewer']),
+        admit: (authorization) => access.callers.admit(authorization),
         authenticate: (authorization, believedMs) => access.callers.authenticate(authorization, believedMs),
         logger: app.get(LOGGER),
         onDenied: (principal, operation, from) => access.refusals.denied(principal, operation, from),
@@ -225,3 +230,41 @@ test('a socket of a token is ended within 5 s after it was revoked', async () =>
   await eventually('the socket is closed', () => Promise.resolve(closedAt > 0), 6_000);
   expect(closedAt - revokedAt).toBeLessThan(5_000);
 }, 15_000);
+
+test('a tenant that has used up its requests gets RATE_LIMITED with the time to wait, over HTTP, REST and sockets', async () => {
+  const { token } = await aToken(['read']);
+  await setLimit(system, DEFAULT_TENANT_ID, 'requestsPerMinute=2', { actor: 'operator:ada' });
+  const query = (headers = {}) =>
+    fetch(`${service.url}/graphql`, {
+      method: 'POST',
+      headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json', ...headers },
+      body: JSON.stringify({ query: '{ look }' }),
+    });
+  const client = createClient({
+    url: `${service.url.replace('http', 'ws')}/graphql`,
+    webSocketImpl: WebSocket,
+    connectionParams: { authorization: `Bearer ${token}` },
+  });
+  const overSocket = () =>
+    new Promise<unknown>((resolve) => {
+      client.subscribe({ query: '{ look }' }, { next: resolve, error: resolve, complete: () => undefined });
+    });
+  expect(await overSocket()).toEqual({ data: { look: true } });
+  const refused = await eventually('the limit holds', async () => {
+    const answer = await query();
+    return answer.status === 429 ? answer : null;
+  });
+  const wait = Number(refused.headers.get('retry-after'));
+  expect(wait).toBeGreaterThan(0);
+  expect(wait).toBeLessThanOrEqual(60);
+  const details = { quota: 'requestsPerMinute', limit: 2, retryAfterSeconds: expect.any(Number) };
+  expect(await refused.json()).toMatchObject({ errors: [{ extensions: { code: 'RATE_LIMITED', ...details } }] });
+  expect((await query({ accept: 'text/event-stream' })).status).toBe(429);
+  const byRest = await rest(token, 'GET', '/auth/me');
+  expect([byRest.status, byRest.headers.get('retry-after')]).toEqual([429, expect.stringMatching(/^\d+$/)]);
+  expect(await byRest.json()).toMatchObject({ error: { code: 'RATE_LIMITED', details } });
+  expect(await overSocket()).toMatchObject([{ extensions: { code: 'RATE_LIMITED', ...details } }]);
+  await client.dispose();
+  await setLimit(system, DEFAULT_TENANT_ID, 'requestsPerMinute=plan', { actor: 'operator:ada' });
+  await eventually('the limit is gone', async () => (await query()).status === 200);
+});

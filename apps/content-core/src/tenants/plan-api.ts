@@ -18,7 +18,7 @@ const Quota = new GraphQLObjectType<Standing>({
       type: new GraphQLNonNull(GraphQLBoolean),
       description: 'Whether the limit was set for your tenant, whatever the plan says.',
     },
-    used: { type: new GraphQLNonNull(GraphQLFloat), description: 'How much of it there is, or was used this month.' },
+    used: { type: GraphQLFloat, description: 'How much of it there is, or was used this month; null of a rate.' },
     reserved: { type: new GraphQLNonNull(GraphQLFloat), description: 'Set aside for work that is under way.' },
     renewsAt: {
       type: DateTimeScalar,
