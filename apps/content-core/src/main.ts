@@ -34,7 +34,7 @@ import { contentCoreMigrations } from './migrations.js';
 import { createModelTables, loadSchema, modelsApi, projectionsOf, RecordCommands } from './models/index.js';
 import { projectionsApi } from './projections/index.js';
 import { secretsApi } from './secrets/index.js';
-import { Erasures, subjectsApi } from './subjects/index.js';
+import { Erasures, SubjectExport, subjectsApi } from './subjects/index.js';
 import { planApi } from './tenants/index.js';
 import { usersApi } from './users/index.js';
 
@@ -125,6 +125,7 @@ await runService(async () => {
       auth: { access, admin: { email: config.ADMIN_EMAIL, password: config.ADMIN_PASSWORD } },
       schema,
       imports,
+      exports: new SubjectExport(schema, database, codec),
     }),
     provide: [
       { provide: AppDatabase, useValue: database },

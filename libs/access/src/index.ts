@@ -1,5 +1,6 @@
 export { openAccess } from './access.js';
 export type { Access, AccessSettings } from './access.js';
+export { recordAccess } from './access-log.js';
 export type { By } from './access-log.js';
 export { Accounts } from './accounts.js';
 export type { AccountChange, NewAccount } from './accounts.js';

@@ -100,6 +100,8 @@ export const ACCESS_EVENT_VERSIONS = {
   secretRemoved: 1,
   /** Requests that were forbidden: `{operation, count, addresses}`. */
   denied: 1,
+  /** All that is kept about a record was written out: `{model, id}`; in the stream of who did it. */
+  subjectExported: 1,
   /** A user was made: `{email, name, role}`; address and name are personal. */
   userCreated: 1,
   /** What became different of a user: any of `{name, role, disabled}`; the name is personal. */

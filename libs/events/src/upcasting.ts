@@ -134,6 +134,7 @@ const ACCESS_UPCASTERS: Readonly<Record<AccessEventKind, EventShape['upcasters']
   secretSet: {},
   secretRemoved: {},
   denied: {},
+  subjectExported: {},
   userCreated: {},
   userChanged: {},
   userDeleted: {},

@@ -14,6 +14,8 @@ export { ingestMessages, MAX_CHUNK } from './ingest.js';
 export type { IngestCounts, IngestInput } from './ingest.js';
 export type { MessageAddress, Recipient, RecipientRole, SourceMessage } from './message.js';
 export { Memory1700000100001, memoryMigrations } from './migrations.js';
+export { messagesOf, peopleBy } from './person.js';
+export type { KeptMessage, KnownPerson } from './person.js';
 export type { Retriever } from './ranking.js';
 export { MAX_HITS, MAX_QUERY_CHARS, SEARCH_MODES, searchMemory } from './search.js';
 export type { HitPerson, MemoryHit, SearchInput, SearchMode } from './search.js';

@@ -144,6 +144,18 @@ test('no password, token, e-mail address or value of a record is in the log, at 
     'a dead letter',
     async () => (await database.asOwner('select 1 from projection_dead_letters')).length > 0,
   );
+  const path = `${core.url}/api/subjects/Contact/${createContact.id}/export`;
+  const exported = await fetch(path, { headers: { authorization: `Bearer ${token}` } });
+  expect(exported.headers.get('content-disposition')).toBe(`attachment; filename="Contact-${createContact.id}.json"`);
+  expect(((await exported.json()) as Json).record).toMatchObject(quoted);
+  const told = `select data from event_log where type = 'access.subjectExported'`;
+  expect(await database.asOwner(told)).toEqual([{ data: { model: 'Contact', id: createContact.id } }]);
+  const viewer = await post('/graphql', { query: create, variables: { input } }, token);
+  const { token: viewing } = viewer.body.data.createApiToken;
+  const statusOf = async (url: string, bearer: string) =>
+    (await fetch(url, { headers: { authorization: `Bearer ${bearer}` } })).status;
+  expect(await statusOf(path, viewing)).toBe(403);
+  expect(await statusOf(path.replace('Contact', 'Company'), token)).toBe(404);
   const erase = 'mutation ($id: ID!) { eraseSubject(model: "Contact", id: $id, reason: "asked to") { id } }';
   expect((await ask({ id: createContact.id }, erase)).body.data.eraseSubject.id).toBeTruthy();
   await eventually(

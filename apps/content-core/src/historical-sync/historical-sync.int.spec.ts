@@ -2,7 +2,8 @@ import { connect } from 'node:net';
 import { gzipSync } from 'node:zlib';
 import multipart from '@fastify/multipart';
 import { accessEntities, accessMigrations, openAccess } from '@atomo-cc/access';
-import { eventStoreMigrations } from '@atomo-cc/event-store';
+import { EventCodec, eventStoreMigrations, SubjectKeys } from '@atomo-cc/event-store';
+import { ATOMO_EVENTS } from '@atomo-cc/events';
 import { DEFAULT_TENANT_ID, uuidv7, type TenantId } from '@atomo-cc/kernel';
 import { blobMigrations, BlobStore } from '@atomo-cc/platform/blobs';
 import { startService, type RunningService } from '@atomo-cc/platform/lifecycle';
@@ -15,6 +16,7 @@ import { claimSyncJob, commitChunk, completeSyncJob, quarantine, syncJobMigratio
 import { aDatabase, aRedis, eventually, type TestDatabase } from '@atomo-cc/testing';
 import { AppModule } from '../app.module.js';
 import { anApi, SHOP, SHOP_TENANTS, type Json, type TestApi } from '../testing/index.js';
+import { SubjectExport } from '../subjects/index.js';
 import { Imports } from './imports.js';
 import { ProgressFeed } from './progress-feed.js';
 import { syncJobsApi } from './sync-jobs-api.js';
@@ -29,6 +31,8 @@ const migrations = [
   ...eventStoreMigrations,
   ...syncJobMigrations,
 ];
+
+const codec = new EventCodec(new SubjectKeys('the encryption key of these tests'), ATOMO_EVENTS);
 
 let database: TestDatabase;
 let command: Redis;
@@ -56,6 +60,7 @@ beforeAll(async () => {
       auth: { access: openAccess(system, { secret: 'a secret of this test' }), admin: ADMIN },
       schema: SHOP,
       imports,
+      exports: new SubjectExport(SHOP, database.app, codec),
     }),
     provide: [
       { provide: AppDatabase, useValue: database.app },

@@ -143,12 +143,24 @@ interface Referrer extends RecordName {
   readonly rule: 'restrict' | 'cascade' | 'empty';
 }
 
+/** What refers to a record and is there: `limit` at most by each way, by the name under which the reference is written. */
+export async function referrersOf(
+  tx: Tx,
+  schema: SchemaDefinition,
+  { model, id }: RecordName,
+  limit: number,
+): Promise<{ readonly model: string; readonly id: string; readonly by: string }[]> {
+  const found = await findReferrers(tx, schema, [{ model, id }], 'deleted', limit);
+  return found.map((referrer) => ({ model: referrer.model.name, id: referrer.id, by: referrer.input }));
+}
+
 /** All that refers to the records, and is there itself; more than the limit are not looked for. */
 async function findReferrers(
   tx: Tx,
   schema: SchemaDefinition,
-  level: readonly Working[],
+  level: readonly RecordName[],
   kind: 'deleted' | 'purged',
+  limit = MAX_RECORDS_PER_COMMAND + 1,
 ): Promise<Referrer[]> {
   const found = await Promise.all(
     [...new Set(level.map(({ model }) => model))].flatMap((target) => {
@@ -160,7 +172,7 @@ async function findReferrers(
             : 'm.deleted_at is null';
         const rows = await tx.prepared<{ id: string; to: string }>(
           `select m.id, ${from} and ${there} order by m.id limit $2`,
-          [ids, MAX_RECORDS_PER_COMMAND + 1],
+          [ids, limit],
         );
         return rows.map((row): Referrer => ({ model, input, rule, ...row }));
       });

@@ -1,4 +1,6 @@
 export { RecordCommands } from './commands.js';
+export { referrersOf } from './deletion.js';
+export { lockRecords } from './record-rows.js';
 export { erasePersonal, HISTORY } from './history-projection.js';
 export type { LogReading } from './history.js';
 export { loadSchema } from './load-schema.js';

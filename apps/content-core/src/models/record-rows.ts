@@ -95,13 +95,13 @@ export interface RecordName {
 /**
  * Reads records that are to be changed, deleted ones too, under a lock that holds until the commit; by the names of their
  * streams. Those of one model are locked in the order of their ids.
- * @param purpose with `go` nobody can begin to refer to them meanwhile
+ * @param purpose with `go` nobody can begin to refer to them meanwhile; `look` locks nothing
  */
 export async function lockRecords(
   tx: Tx,
   schema: SchemaDefinition,
   names: readonly RecordName[],
-  purpose: 'change' | 'go',
+  purpose: 'change' | 'go' | 'look',
 ): Promise<Map<string, Working>> {
   if (names.length === 0) return new Map();
   const found = await Promise.all(
@@ -109,11 +109,12 @@ export async function lockRecords(
       const ids = names.filter((name) => name.model === model);
       if (ids.length === 0) return [];
       const wanted = [textArray(ids.map(({ id }) => id))];
-      const { lockToChange, lockToGo, links } = statementsOf(model);
+      const { links, ...statements } = statementsOf(model);
+      const read = { change: statements.lockToChange, go: statements.lockToGo, look: statements.lookAt }[purpose];
       const [rows, ...linked] = await Promise.all([
-        tx.prepared<{ row: LockedRow }>(purpose === 'go' ? lockToGo : lockToChange, wanted),
+        tx.prepared<{ row: LockedRow }>(read, wanted),
         // Behind the lock, in a statement of their own: that of the lock sees what was there before it waited.
-        ...links.map(({ read }) => tx.prepared<{ owner: string; targets: string[] }>(read, wanted)),
+        ...links.map((link) => tx.prepared<{ owner: string; targets: string[] }>(link.read, wanted)),
       ]);
       const targetsOf = linked.map((lists) => new Map(lists.map(({ owner, targets }) => [owner, targets])));
       return rows.map(({ row }) => {
@@ -268,6 +269,7 @@ interface LinkStatements {
 interface ModelStatements {
   readonly lockToChange: string;
   readonly lockToGo: string;
+  readonly lookAt: string;
   readonly lockReferences: string;
   readonly lockReferredRecords: string;
   readonly writeRows: string;
@@ -306,6 +308,7 @@ function makeStatements(model: ModelDefinition): ModelStatements {
     lockToChange: `${lock} for no key update`,
     // Against that key share: who is about to refer to it waits, and then finds that it is gone.
     lockToGo: `${lock} for update`,
+    lookAt: lock,
     lockReferences: `select id from ${model.table} ${isReferred}`,
     lockReferredRecords: `select ${row} as row from ${model.table} r ${isReferred}`,
     writeRows: `

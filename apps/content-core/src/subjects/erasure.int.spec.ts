@@ -15,8 +15,9 @@ import { aDatabase, aRedis, eventually, type TestDatabase } from '@atomo-cc/test
 import { contentCoreMigrations } from '../migrations.js';
 import { createModelTables, projectionsOf } from '../models/index.js';
 import { aSystem, type TestSystem } from '../models/testing/index.js';
-import { callers, SHOP_TENANTS, type Json } from '../testing/index.js';
+import { aPrincipal, callers, SHOP_TENANTS, type Json } from '../testing/index.js';
 import { Erasures, type ErasureWork } from './erasures.js';
+import { SubjectExport } from './subject-export.js';
 import { subjectsApi } from './subjects-api.js';
 
 // For a busy machine, not for the promise.
@@ -111,6 +112,16 @@ const caughtUp = () =>
     system.runner.wake();
     return (await system.runner.status()).every(({ lagEvents }) => lagEvents === 0);
   });
+
+/** The document that is handed to who is meant. */
+async function exported(id: string): Promise<Json> {
+  const exports = new SubjectExport(SCHEMA, system.database.app, system.codec);
+  const principal = aPrincipal(OURS);
+  const subject = await exports.begin(principal, 'Contact', id, { actor: principal.actor });
+  let text = '';
+  for await (const piece of exports.write(principal, subject)) text += piece;
+  return JSON.parse(text);
+}
 
 /** A value that stands nowhere else. */
 const unmistakable = (what: string) => `${what}-${randomBytes(6).toString('hex')}`;
@@ -246,6 +257,27 @@ test('nothing of an erased subject is left in the database, and the log replays 
   ])
     expect(before).toContain(`public.${place}`);
 
+  const document = await exported(id);
+  expect(document).toMatchObject({
+    format: 'atomo subject 1',
+    subject: { model: 'Contact', id },
+    record: { id, version: 104, name, email: laterMail, phone: laterPhone, stage: 'Customer', deletedAt: null },
+    referredToBy: [{ model: 'Note', id: createNote.id, by: 'contactId' }],
+    addresses: [mail, laterMail],
+    people: [{ name, address: laterMail }],
+    messages: expect.arrayContaining([
+      expect.objectContaining({ messageId: '1', from: them, text: `Yours, ${name}, ${phone}` }),
+      expect.objectContaining({ messageId: '2', recipients: [{ ...them, role: 'to' }] }),
+    ]),
+    erasures: [],
+    complete: true,
+  });
+  expect(document.messages).toHaveLength(2);
+  expect(document.history.map(({ version }: Json) => version)).toEqual(Array.from({ length: 104 }, (_, n) => n + 1));
+  expect(document.history[0]).toMatchObject({ action: 'created', values: { ...input, handle } });
+  expect(document.audit).toHaveLength(104);
+  expect(document.audit[0]).toMatchObject({ action: 'Contact.updated', actor: `user:${OURS}` });
+
   const erasure = await erase(id);
   expect(erasure).toMatchObject({ model: 'Contact', recordId: id, version: 105, completedAt: null });
   const emptied = { name: null, handle: null, email: null, phone: null, birthday: null };
@@ -280,6 +312,7 @@ test('nothing of an erased subject is left in the database, and the log replays 
        subjectErasures(model: "Contact", id: $id) { nodes { completedAt lastError attempts } } }`,
     { id, note: createNote.id },
   );
+  expect(findings(new Map([['export', JSON.stringify(await exported(id))]]), secrets)).toEqual([]);
   expect(contactHistory.nodes[0]).toMatchObject({ action: 'erased', actor: `user:${OURS}` });
   expect(contactHistory.nodes[0].changes.map(({ before: was, after }: Json) => [was, after])).toEqual(
     Array.from({ length: 5 }, () => [null, null]),

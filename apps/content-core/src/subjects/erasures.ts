@@ -119,7 +119,7 @@ export class Erasures {
     const { schema, database, system, codec, blobs } = this.work;
     const [name, id] = split(erasure.subject);
     const model = schema.models.find((each) => each.name === name);
-    const sought = await eraseFromLog(system, codec, erasure, (events) => gather(model, events));
+    const sought = await eraseFromLog(system, codec, erasure, (events) => soughtIn(model, events));
     const tables = new Set(OTHER_TABLES);
     await eraseFromBuilds(system, erasure, sought, null, async (tx, table) => {
       if (!model) return;
@@ -165,7 +165,7 @@ function split(subject: string): [model: string, id: string] {
 }
 
 /** What was ever personal of a record: e-mail addresses, and all other texts, those within documents too. */
-function gather(model: ModelDefinition | undefined, events: readonly RecordedEvent[]): Sought {
+export function soughtIn(model: ModelDefinition | undefined, events: readonly RecordedEvent[]): Sought {
   const names = model ? personalFields(model) : [];
   const [addresses, values] = [new Set<string>(), new Set<string>()];
   const take = (value: unknown): void => {
