@@ -74,12 +74,14 @@ export class Logins {
     const { tenantId, userId, actor } = person;
     const found = await this.credentials.user({ id: userId });
     const user = found && (await this.checked(found.email, currentPassword, from, async () => found));
-    if (!user) {
-      throw apiError('VALIDATION_ERROR', 'The current password is wrong.', { field: 'currentPassword' });
-    }
+    if (!user) throw wrongPassword();
     const passwordHash = await hashPassword(newPassword);
     const ended = await this.credentials.system.transaction(async (tx) => {
-      await tx.repository(User).update({ id: userId }, { passwordHash });
+      // Only if it still is the one that was checked: who knows a password that is being replaced must not win over who replaces it.
+      const { affected } = await tx
+        .repository(User)
+        .update({ id: userId, passwordHash: user.passwordHash }, { passwordHash });
+      if (affected !== 1) throw wrongPassword();
       const event = accessEvent('passwordChanged', {});
       await recordAccess(tx, tenantId, accessStream('user', userId), event, { ...from, actor });
       return this.sessions.revokeOthers(tx, person, 'passwordChanged', from);
@@ -138,4 +140,8 @@ export class Logins {
     );
     return Object.assign(user, { passwordHash });
   }
+}
+
+function wrongPassword() {
+  return apiError('VALIDATION_ERROR', 'The current password is wrong.', { field: 'currentPassword' });
 }

@@ -11,9 +11,9 @@ import {
 import { eventStoreMigrations } from '@atomo-cc/event-store';
 import { aDatabase, type TestDatabase } from '@atomo-cc/testing';
 import { hashPassword, PASSWORD_HASHING } from './passwords.js';
+import { type Person, requirePerson } from './principal.js';
 import { accessEntities, accessMigrations } from './schema.js';
 import { openAccess } from './access.js';
-import { type Person } from './principal.js';
 import { ensureFirstAdmin, findUser, User } from './users.js';
 
 const ADMIN = { email: 'ada@example.com', password: 'a long passphrase' };
@@ -313,6 +313,23 @@ describe('a password', () => {
       details: { field },
     });
     await sessions.login(ADMIN);
+  });
+
+  test('that two change at once becomes the one, and the other is told that theirs is wrong', async () => {
+    const { logins, sessions } = openAccess(system, { secret: SECRET, clock });
+    const me = await Promise.all([1, 2].map(async () => (await logins.login(ADMIN)).accessToken)).then((tokens) =>
+      Promise.all(tokens.map(async (token) => requirePerson(await sessions.verifyAccessToken(token)))),
+    );
+    const wanted = ['the passphrase of one', 'the passphrase of the other'];
+    const changes = await Promise.allSettled(
+      wanted.map((newPassword, n) => logins.changePassword(me[n]!, { currentPassword: ADMIN.password, newPassword })),
+    );
+    const wins = changes.findIndex(({ status }) => status === 'fulfilled');
+    expect(changes[1 - wins]).toMatchObject({
+      reason: { code: 'VALIDATION_ERROR', details: { field: 'currentPassword' } },
+    });
+    await logins.login({ ...ADMIN, password: wanted[wins]! });
+    await expect(logins.login({ ...ADMIN, password: wanted[1 - wins]! })).rejects.toMatchObject(UNAUTHENTICATED);
   });
 
   test('that was changed while a login with the old one was under way lets that in no more', async () => {
