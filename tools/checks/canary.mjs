@@ -189,6 +189,7 @@ function soundTree() {
       '  autoscaler:\n    build: { context: ., args: { APP: autoscaler } }\n',
     ...flyFile('content-core'),
     ...flyFile('autoscaler'),
+    'docs/security.md': '| who | test |\n| --- | --- |\n| anyone | `src/append.spec.ts` |\n| she | the same |\n',
     'docs/errors.md': '| code | meaning |\n|---|---|\n| `NOT_FOUND` | It is not there. |\n',
     '.env.example': '# Postgres\nDATABASE_URL=postgres://…\n# CONTENT_CORE_PORT=3000\n',
   };

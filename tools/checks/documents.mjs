@@ -1,4 +1,5 @@
-// Lists that people read, held to the code: rooms in ARCHITECTURE.md, codes in docs/errors.md, variables in .env.example.
+// Lists that people read, held to the code: rooms in ARCHITECTURE.md, codes in docs/errors.md, variables in .env.example, tests in
+// docs/security.md.
 import ts from 'typescript';
 import { isConfigFile } from './code.mjs';
 
@@ -87,6 +88,44 @@ function codesIn(tree, file) {
     return value.properties.filter((each) => each.name && 'text' in each.name).map((each) => [each.name.text, each]);
   });
 }
+
+/** @type {import('./run.mjs').Check} */
+export const threats = {
+  name: 'threats',
+  promise: 'every row of a threat table in docs/security.md names the tests that show it, and they are there',
+  find(tree) {
+    const text = tree.text('docs/security.md');
+    if (text === undefined) return ['docs/security.md is missing'];
+    const faults = [];
+    let isThreats = false;
+    for (const line of text.split('\n')) {
+      const cells = line.split('|').map((cell) => cell.trim());
+      if (!line.startsWith('|')) isThreats = false;
+      else if (/\btest$/.test(cells.at(-2))) isThreats = true;
+      else if (isThreats && !/^-+$/.test(cells.at(-2))) {
+        const tests = [...cells.at(-2).matchAll(/`([^`]+\.spec\.ts)`/g)].map(([, test]) => test);
+        if (tests.length === 0 && !cells.at(-2).startsWith('the same')) {
+          faults.push(`docs/security.md: "${cells[2]}" names no test`);
+        }
+        for (const test of tests) {
+          if (tree.sources.some((file) => `/${file}`.endsWith(`/${test}`))) continue;
+          faults.push(`docs/security.md names ${test}, which is not there`);
+        }
+      }
+    }
+    return faults;
+  },
+  plants: [
+    {
+      files: {
+        'docs/security.md':
+          '| who | way in | what | test |\n| --- | --- | --- | --- |\n| anyone | guesses | a brake | `gone.spec.ts` |\n| anyone | waits | time | by hand |\n',
+      },
+      expects: 'names gone.spec.ts, which is not there',
+    },
+    { files: {}, expects: '"waits" names no test' },
+  ],
+};
 
 /** @type {import('./run.mjs').Check} */
 export const variables = {

@@ -8,7 +8,7 @@ import { boundaries } from './boundaries.mjs';
 import { canaryFaults } from './canary.mjs';
 import { constructors, environment, frontDoors, names, wiring } from './code.mjs';
 import { deployment } from './deployment.mjs';
-import { architecture, errorCodes, variables } from './documents.mjs';
+import { architecture, errorCodes, threats, variables } from './documents.mjs';
 import { lint } from './lint.mjs';
 import { packages, references } from './packages.mjs';
 import { Tree } from './tree.mjs';
@@ -37,6 +37,7 @@ const checks = [
   frontDoors,
   architecture,
   errorCodes,
+  threats,
   variables,
   deployment,
 ];
