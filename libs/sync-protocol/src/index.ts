@@ -16,7 +16,7 @@ export type { ClientEvent, ServerEvent } from './events.js';
 export type { Sync2ErrorCode, SyncErrorCode } from './errors.js';
 export { contentHash, contentHashOf, EMPTY_HASH, isContentHash } from './hashes.js';
 export type { ContentHash } from './hashes.js';
-export { MASTER_KEY_PREFIX, parseStoreKey, PERMISSIONS, storeKeyPrefix } from './keys.js';
+export { isWholeStoreKey, MASTER_KEY_PREFIX, parseStoreKey, PERMISSIONS, storeKeyPrefix } from './keys.js';
 export type { Permission } from './keys.js';
 export {
   DIGEST_FOLDERS,

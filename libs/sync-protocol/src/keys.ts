@@ -1,3 +1,5 @@
+import { hasChecksum } from '@atomo-cc/kernel';
+
 /** A permission of a store's key. Write without read is a drop box: it may change files and sees none. */
 export const PERMISSIONS = ['read', 'write'] as const;
 /** A permission of a store's key. */
@@ -11,6 +13,14 @@ const STORE_KEY = /^sk_store_([0-9a-f]{6})_([A-Za-z0-9_-]{32})$/;
 /** What a store's keys begin with, up to the secret: `sk_store_` and the first six hex digits of the store's UUID. */
 export function storeKeyPrefix(storeId: string): string {
   return `sk_store_${storeId.replaceAll('-', '').slice(0, 6)}_`;
+}
+
+/**
+ * Whether a store's key is as it was issued, as far as that can be told without asking: its last six characters are a checksum.
+ * Keys from before there were checksums are not.
+ */
+export function isWholeStoreKey(key: unknown): boolean {
+  return parseStoreKey(key) !== null && hasChecksum(key as string);
 }
 
 /**

@@ -11,6 +11,7 @@ import { Reflector } from '@nestjs/core';
 import type { FastifyRequest } from 'fastify';
 import {
   isBelow,
+  isWholeStoreKey,
   KEY_HEADER,
   MASTER_KEY_PREFIX,
   type Permission,
@@ -67,8 +68,9 @@ export class StoreKeyGuard implements CanActivate {
 
   async canActivate(context: ExecutionContext): Promise<boolean> {
     const request = context.switchToHttp().getRequest<FastifyRequest>();
-    const key = await this.keys.find(presentedKey(request));
-    if (!key) throw syncError('UNAUTHORIZED', 'Invalid API key');
+    const presented = presentedKey(request);
+    const key = await this.keys.find(presented);
+    if (!key) throw invalid(presented);
     bearers.set(request, key);
     // A route that forgets to say what it needs is closed to all but keys that may do everything.
     const needed = this.reflector.get<Permission | 'any' | undefined>(NEEDS, context.getHandler());
@@ -89,6 +91,12 @@ export class MasterKeyGuard implements CanActivate {
     if (!isSame(presented, this.masterKey)) throw syncError('UNAUTHORIZED', 'Invalid admin API key');
     return true;
   }
+}
+
+/** Says what its bearer can mend; that a key has the right form is no secret. */
+function invalid(presented: string) {
+  const hint = isWholeStoreKey(presented) ? '' : ': a character of it is wrong or missing';
+  return syncError('UNAUTHORIZED', `Invalid API key${hint}`);
 }
 
 function presentedKey(request: FastifyRequest): string {

@@ -1,6 +1,6 @@
 import { findApiKeyByHash, hashApiKey } from '@atomo-cc/access';
 import { DEFAULT_TENANT_ID, type TenantId } from '@atomo-cc/kernel';
-import { parseStoreKey } from '@atomo-cc/sync-protocol';
+import { isWholeStoreKey, parseStoreKey } from '@atomo-cc/sync-protocol';
 import { aDatabase, eventually, type TestDatabase } from '@atomo-cc/testing';
 import { gatewayMigrations } from '../migrations.js';
 import { TestGateway } from '../testing/index.js';
@@ -85,6 +85,18 @@ describe('the admin routes', () => {
     const { key, ...issued } = await store.aKey('read');
     expect(key).toHaveLength(48);
     expect(parseStoreKey(key)).toEqual({ storeHint: store.id.replaceAll('-', '').slice(0, 6) });
+    // A mistyped key is known as such without a look-up, and whoever typed it is told.
+    expect(isWholeStoreKey(key)).toBe(true);
+    const mistyped = key.replace(/.{3}$/, (end) => (end === 'aaa' ? 'bbb' : 'aaa'));
+    expect([isWholeStoreKey(mistyped), isWholeStoreKey(key.slice(0, -1)), isWholeStoreKey(null)]).toEqual([
+      false,
+      false,
+      false,
+    ]);
+    expect(await gateway.call('GET', '/api/v2/session', mistyped)).toMatchObject({
+      status: 401,
+      body: { error: { message: expect.stringContaining('wrong or missing') as string } },
+    });
     expect(issued).toMatchObject({ name: 'laptop', permissions: ['read'], prefix: key.slice(0, 16), lastUsedAt: null });
 
     expect(await gateway.admin('GET', `/stores/${store.id}/keys`)).toEqual({ keys: [issued] });
