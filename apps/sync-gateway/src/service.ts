@@ -17,6 +17,7 @@ import {
 import { AppModule } from './app.module.js';
 import type { GatewayConfig } from './config.js';
 import { bearerOf, Denials } from './credentials/index.js';
+import { restFault } from './faults/index.js';
 import { gatewayMigrations } from './migrations.js';
 import { Relay, SocketServer } from './sockets/index.js';
 
@@ -45,6 +46,7 @@ export async function gatewayService(config: GatewayConfig): Promise<ServiceOpti
     config,
     port: config.SYNC_GATEWAY_PORT,
     configure,
+    unroutable: restFault,
     close: () => Promise.all([app.close(), system.close()]),
   };
 }

@@ -1,3 +1,3 @@
 export { AckFaults } from './ack-faults.js';
 export { errorBody } from './fault.js';
-export { RestFaults } from './rest-faults.js';
+export { restFault, RestFaults } from './rest-faults.js';

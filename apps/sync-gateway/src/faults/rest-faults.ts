@@ -12,9 +12,15 @@ export class RestFaults implements ExceptionFilter {
 
   catch(error: unknown, host: ArgumentsHost): void {
     const request = host.switchToHttp().getRequest<FastifyRequest>();
-    const { status, body, isOurs } = faultOf(error, request.url.startsWith(`/${REST_BASE_2}`) ? 2 : 1);
+    const { status, body, isOurs } = restFault(error, request.url);
     if (isOurs) this.logger.error({ err: error, requestId: request.id }, 'a request failed');
     const reply = host.switchToHttp().getResponse<FastifyReply>();
-    if (!reply.sent) void reply.status(status).send({ error: body });
+    if (!reply.sent) void reply.status(status).send(body);
   }
+}
+
+/** What a request to this address is refused with, in the codes of its protocol. */
+export function restFault(error: unknown, url: string): { status: number; body: object; isOurs: boolean } {
+  const { body, ...fault } = faultOf(error, url.startsWith(`/${REST_BASE_2}`) ? 2 : 1);
+  return { ...fault, body: { error: body } };
 }

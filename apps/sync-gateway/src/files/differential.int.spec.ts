@@ -16,7 +16,7 @@ import { type Answer, type Client, Device2, hashOf, random, TestGateway } from '
 
 const SEED = Number(process.env['DIFFERENTIAL_SEED'] ?? Date.now() % 1_000_000);
 /** More by hand: DIFFERENTIAL_STEPS=5000. */
-const STEPS = Number(process.env['DIFFERENTIAL_STEPS'] ?? 200);
+const STEPS = Number(process.env['DIFFERENTIAL_STEPS'] ?? 150);
 
 let database: TestDatabase;
 let gateway: TestGateway;

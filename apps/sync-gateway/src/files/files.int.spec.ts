@@ -596,6 +596,17 @@ describe('the REST routes', () => {
         body: { error: { code: 'VALIDATION_ERROR' } },
       });
     }
+    for (const [address, more] of [
+      ['/api/v1/files/%', {}],
+      ['/api/v2/blobs/%FF', { retryable: false }],
+    ] as const) {
+      const { status, body } = await gateway.call<{ error: object }>('GET', address, key);
+      expect([address, status, Object.keys(body.error)]).toEqual([
+        address,
+        400,
+        ['code', 'message', ...Object.keys(more)],
+      ]);
+    }
     expect(await gateway.call('GET', '/api/v1/nothing', key)).toMatchObject({
       status: 404,
       body: { error: { code: 'NOT_FOUND' } },

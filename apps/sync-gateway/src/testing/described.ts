@@ -26,8 +26,9 @@ export class Described {
     const { pathname, searchParams } = new URL(path, 'http://gateway');
     const route = ROUTES.find((each) => each.method === method && matches(each.path, pathname));
     if (!route) {
-      if (status === 404) return;
-      throw new Error(`${method} ${pathname} answered ${status}, and no document tells of it`);
+      if (status < 400) throw new Error(`${method} ${pathname} answered ${status}, and no document tells of it`);
+      this.refusal(`${method} ${pathname} ${status}`, pathname.startsWith('/api/v2') ? 2 : 1, answer);
+      return;
     }
     const what = `${method} ${route.path}`;
     if (status < 300 && !hasRefusal(answer)) {
@@ -36,8 +37,7 @@ export class Described {
       if (hasBody) this.check(this.loose, `${what} body`, route.body.schema, body);
     }
     if (status >= 400 && route.protocol !== null && route.answers[status] === undefined) {
-      const refusal = route.protocol === 2 ? 'Refusal2Body' : 'RefusalBody';
-      this.check(this.strict, `${what} ${status}`, { $ref: `#/components/schemas/${refusal}` }, answer);
+      this.refusal(`${what} ${status}`, route.protocol, answer);
       return;
     }
     const told = route.answers[status];
@@ -67,9 +67,14 @@ export class Described {
     }
   }
 
+  private refusal(what: string, protocol: 1 | 2, answer: unknown): void {
+    const name = protocol === 2 ? 'Refusal2Body' : 'RefusalBody';
+    this.check(this.strict, what, { $ref: `#/components/schemas/${name}` }, answer);
+  }
+
   private parameter(what: string, field: { readonly schema: JsonSchema } | undefined, value: string): void {
-    // What no document tells of is no concern of the gateway's either.
-    if (!field) return;
+    // What no document tells of is no concern of the gateway's either; protocol 1 takes an empty one for left out.
+    if (!field || value === '') return;
     const isNumber = field.schema['type'] === 'integer';
     this.check(this.loose, what, field.schema, isNumber ? Number(value) : value);
   }

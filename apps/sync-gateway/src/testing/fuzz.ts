@@ -1,4 +1,4 @@
-import { CLIENT_MESSAGES } from '@atomo-cc/sync-protocol';
+import { CLIENT_MESSAGES, ROUTES } from '@atomo-cc/sync-protocol';
 import type { TestGateway } from './gateway.js';
 
 /** Numbers from a seed (mulberry32), so that a run can be repeated. */
@@ -89,6 +89,12 @@ class Junk {
     return digits.replace(/^(.{8})(.{4}).(.{3}).(.{3})(.{12})$/, '$1-$2-4$3-8$4-$5');
   }
 
+  /** What may stand in an address. */
+  text(): string {
+    const value = this.value(5);
+    return (typeof value === 'string' ? value : String(value)).toWellFormed().slice(0, 500);
+  }
+
   operation(): unknown {
     if (this.next() < 0.3) return this.value(1);
     const base = { opId: this.uuid(), op: this.pick(['put', 'delete', 'rename', 'delete-folder', 'rename-folder']) };
@@ -135,16 +141,19 @@ export async function fuzz(
   const codes = new Map<string, number>();
   const note = (code: string) => void codes.set(code, (codes.get(code) ?? 0) + 1);
   let left = count;
+  let sent = 0;
   const lane = async (place: number) => {
     const next = random(seed * SOCKETS + place);
     while (left > 0) {
       const share = Math.min(EVENTS_OF_A_SOCKET, left);
       left -= share;
-      left += share - (await fuzzOnce(gateway, keys, share, next, note));
+      const done = await fuzzOnce(gateway, keys, share, next, note);
+      sent += done;
+      left += share - done;
     }
   };
   await Promise.all(Array.from({ length: SOCKETS }, (_, place) => lane(place)));
-  return { sent: count - left, codes };
+  return { sent, codes };
 }
 
 /** One connection, from its handshake to its end. Answers how many events it sent. */
@@ -193,4 +202,39 @@ async function fuzzOnce(
   if (client.socket.connected && waiting > 0) note('no answer');
   client.socket.disconnect();
   return sent;
+}
+
+/**
+ * Sends so many malformed calls to the routes: junk in bodies, queries and addresses. What a call answers is held to the
+ * documents like all else.
+ * @returns how often each status was answered
+ */
+export async function fuzzRoutes(
+  gateway: TestGateway,
+  keys: readonly string[],
+  count: number,
+  seed: number,
+): Promise<ReadonlyMap<number, number>> {
+  const next = random(seed);
+  const junk = new Junk(next);
+  const statuses = new Map<number, number>();
+  // What answers bytes is no JSON, and the test's client reads nothing else.
+  const routes = ROUTES.filter(({ answers }) => typeof answers[200] !== 'string');
+  for (let left = count; left > 0; left -= 1) {
+    const route = junk.pick(routes);
+    const path = route.path.replace(/\{\w+\}/g, () => encodeURIComponent(junk.text()));
+    const query = Object.keys(route.query?.fields ?? {})
+      .filter((name) => name !== 'wait' && next() < 0.6)
+      .map((name) => `${name}=${encodeURIComponent(junk.text())}`);
+    const body = next() < 0.8 ? junk.object() : junk.pick(['{', 'null', '"x"', '['.repeat(2_000), '', '\u0000']);
+    const hasBody = route.method !== 'GET' && route.method !== 'DELETE';
+    const { status } = await gateway.call(
+      route.method,
+      `${path}?${query.join('&')}`,
+      route.needs === 'master' ? 'sk_admin_dev' : junk.pick(keys),
+      hasBody ? body : undefined,
+    );
+    statuses.set(status, (statuses.get(status) ?? 0) + 1);
+  }
+  return statuses;
 }

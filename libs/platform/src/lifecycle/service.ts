@@ -73,6 +73,8 @@ export interface ServiceOptions {
   readonly close?: () => Promise<unknown>;
   /** Sets up what Nest has no word for (plain Fastify routes, a socket adapter), before the service listens. */
   readonly configure?: (app: NestFastifyApplication) => void | Promise<void>;
+  /** What a request is answered whose address is no URL: it meets no route, and so no filter of the service. */
+  readonly unroutable?: (error: Error, url: string) => { readonly status: number; readonly body: object };
   /** Told once the service listens, and where. */
   readonly listening?: (url: string, app: NestFastifyApplication) => void;
 }
@@ -154,9 +156,8 @@ export async function startService(options: ServiceOptions): Promise<RunningServ
     childLoggerFactory: (parent: FastifyBaseLogger) => parent,
     // Ends idle keep-alive connections at close, or a stop would wait for every client to go away.
     forceCloseConnections: 'idle',
-    // A path that is no URL meets no route, and so no filter.
-    frameworkErrors: (error: Error, _request: FastifyRequest, reply: FastifyReply) => {
-      const { status, body } = restError(error);
+    frameworkErrors: (error: Error, { url }: FastifyRequest, reply: FastifyReply) => {
+      const { status, body } = options.unroutable?.(error, url) ?? restError(error);
       void reply.status(status).send(body);
     },
     trustProxy: options.config.TRUSTED_PROXIES ?? false,
