@@ -21,6 +21,8 @@ import { restFault } from './faults/index.js';
 import { gatewayMigrations } from './migrations.js';
 import { Relay, SocketServer } from './sockets/index.js';
 
+/** What carries whole contents in protocol 1. */
+const CARRYING = [`/${REST_BASE}/files`, `/${REST_BASE}/settings`];
 /** How long a browser may remember the answer to a CORS preflight, in seconds. */
 const PREFLIGHT_SECONDS = 600;
 
@@ -54,8 +56,7 @@ export async function gatewayService(config: GatewayConfig): Promise<ServiceOpti
 function configure(app: NestFastifyApplication): void {
   const fastify: FastifyInstance = app.getHttpAdapter().getInstance();
   fastify.addHook('onRoute', (route) => {
-    if (/^\/(?:files|settings)/.test(route.url.slice(`/${REST_BASE}`.length)) && route.url.startsWith(`/${REST_BASE}/`))
-      route.bodyLimit = FRAME_LIMIT_BYTES;
+    if (CARRYING.some((base) => route.url.startsWith(base))) route.bodyLimit = FRAME_LIMIT_BYTES;
     if (route.url.startsWith(`/${REST_BASE_2}/ops`)) route.bodyLimit = 2 * PUSH_LIMIT_BYTES;
     if (route.url.startsWith(`/${REST_BASE_2}/blobs`)) route.bodyLimit = PART_LIMIT_BYTES;
   });
