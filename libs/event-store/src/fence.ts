@@ -33,16 +33,19 @@ export class Fence {
     // Many callers may look at once, and answers overtake each other: only a candidate that was known before this look
     // began is judged by it. Holders that were read earlier say nothing about a mark that was read later.
     const known = this.candidate;
-    const [drawn] = await tx.prepared<{ mark: string }>(
-      'select case when is_called then last_value else 0 end as mark from event_log_position',
-    );
-    const rows = await tx.prepared<{ holder: string }>(
-      `select virtualtransaction as holder from pg_locks
-       where locktype = 'advisory' and granted and objsubid = 1
-         and database = (select oid from pg_database where datname = current_database())
-         and classid = $1 and objid = $2`,
-      [0, FENCE_LOCK],
-    );
+    // Postgres carries them out one after the other, in this order, though they are sent together.
+    const [[drawn], rows] = await Promise.all([
+      tx.prepared<{ mark: string }>(
+        'select case when is_called then last_value else 0 end as mark from event_log_position',
+      ),
+      tx.prepared<{ holder: string }>(
+        `select virtualtransaction as holder from pg_locks
+         where locktype = 'advisory' and granted and objsubid = 1
+           and database = (select oid from pg_database where datname = current_database())
+           and classid = $1 and objid = $2`,
+        [0, FENCE_LOCK],
+      ),
+    ]);
     const mark = BigInt(drawn!.mark);
     const holders = new Set(rows.map((row) => row.holder));
     if (known?.holders.isDisjointFrom(holders)) {

@@ -378,6 +378,16 @@ function logged(work: (logger: Logger) => void): string {
 }
 
 describe('a connection that goes silent', () => {
+  it('its commits do not wait for the disk, unlike those of who writes events', async () => {
+    const settings = new Set<string>();
+    const setting = async (tx: Tx) =>
+      (await tx.query<{ synchronous_commit: string }>('show synchronous_commit'))[0]!.synchronous_commit;
+    await write(A, [{ stream: 's', n: 1 }]);
+    await caughtUp(await run(counting(async (_batch, tx) => settings.add(await setting(tx)))));
+    expect([...settings]).toEqual(['off']);
+    expect(await database.system.transaction(setting)).toBe('on');
+  });
+
   it('holds up a projection for the limit; then it goes on, and nothing is counted twice', async () => {
     const cable = await aCable(database.url);
     const system = await openSystemDatabase({ url: cable.url, service: 'silent', poolSize: 6, answerTimeoutMs: 300 });

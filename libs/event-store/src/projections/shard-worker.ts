@@ -148,10 +148,12 @@ export class ShardWorker {
 
   private async look(tx: Tx, failures: number): Promise<Look> {
     const { code, maxEvents } = this.work;
-    const { position, state } = await lockShard(tx, this.shard, this.epoch);
-    // A statement of its own, under the lock: who changes a build's state, and so the names of its tables, locks its
-    // checkpoints first. Read together with the checkpoint, the build would be as it was before the wait for the lock.
-    const build = await readBuild(tx, this.shard.projection, this.shard.build);
+    // Two statements, though neither is waited for alone: who changes a build's state, and so the names of its tables, locks its
+    // checkpoints first. Read in the statement that locks, the build would be as it was before the wait for the lock.
+    const [{ position, state }, build] = await Promise.all([
+      lockShard(tx, this.shard, this.epoch),
+      readBuild(tx, this.shard.projection, this.shard.build),
+    ]);
     if (state !== 'running' || !build || !isFed(build)) return { next: 'poll', events: 0, letters: 0 };
     const upTo = await this.bound(tx, build);
     const { tenant } = build;
@@ -166,12 +168,14 @@ export class ShardWorker {
       const place = { shard: this.shard, attempts: failures + 1, target };
       letters = await applyInParts(tx, code, batch.events, place);
     }
-    if (batch.upTo > position) {
-      await moveCheckpoint(tx, this.shard, this.epoch, { from: position, to: batch.upTo, events: events - letters });
-    }
+    const move = { from: position, to: batch.upTo, events: events - letters };
+    const isBehind = batch.upTo < upTo;
+    const [isWaiting] = await Promise.all([
+      !isBehind && build.state === 'live' && isHeldUp(tx, upTo),
+      batch.upTo > position && moveCheckpoint(tx, this.shard, this.epoch, move),
+    ]);
     const traces = isTracing() ? { traces: batch.events.map(({ metadata }) => metadata.traceparent) } : {};
-    if (batch.upTo < upTo) return { next: 'now', events, letters, ...traces };
-    const isWaiting = build.state === 'live' && (await isHeldUp(tx, upTo));
+    if (isBehind) return { next: 'now', events, letters, ...traces };
     return { next: isWaiting ? 'unsettled' : 'poll', events, letters, ...traces };
   }
 
