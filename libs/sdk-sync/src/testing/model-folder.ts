@@ -128,7 +128,11 @@ export class ModelFolder implements LocalFiles {
 
   async flush(): Promise<void> {
     await this.turn();
-    this.#unflushed = this.#unflushed.filter(({ by, name }) => by === 'user' && !this.#isRelied(name));
+    // Under whichever name it was written: what is flushed is the file.
+    const flushed = new Set([...this.#relied].map((disk) => this.#at(disk)));
+    this.#unflushed = this.#unflushed.filter(
+      ({ by, name, is }) => by === 'user' && !this.#isRelied(name) && !(is && flushed.has(is)),
+    );
     this.#relied.clear();
   }
 
