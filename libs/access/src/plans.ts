@@ -44,6 +44,12 @@ export const QUOTAS = {
       'Each record that is new or changed is parsed, embedded, indexed and kept. What memory has already costs nothing.',
     limits: { free: 10_000, solo: 100_000, team: 2_000_000, enterprise: null },
   },
+  uploadedBytes: {
+    unit: 'bytes',
+    kind: 'month',
+    reason: 'Archives that are uploaded stay, so that they can be read again: disk, backups and the way there.',
+    limits: { free: 1024 ** 3, solo: 10 * 1024 ** 3, team: 200 * 1024 ** 3, enterprise: null },
+  },
   requestsPerMinute: {
     unit: 'requests',
     kind: 'minute',

@@ -54,7 +54,7 @@ test('tells what a plan allows and what is used of it, and sets limits for one t
   expect(await tenants('limit', 'small', 'users=40', '--reason', 'a fair')).toMatchObject({
     code: 0,
     output: expect.stringMatching(
-      /^small, plan free\n.*used +reserved +limit\nusers +0 +0 +40 {2}set for this tenant\napiTokens +0 +0 +2\nimportedRecords +0 +0 +10000 {2}renews .*\nrequestsPerMinute +0 +300\n/,
+      /^small, plan free\n.*used +reserved +limit\nusers +0 +0 +40 {2}set for this tenant\napiTokens +0 +0 +2\nimportedRecords +0 +0 +10000 {2}renews .*\nuploadedBytes +0 +0 +1073741824 {2}renews .*\nrequestsPerMinute +0 +300\n/,
     ),
   });
   expect(await tenants('limit', 'small', 'users=-1')).toMatchObject({

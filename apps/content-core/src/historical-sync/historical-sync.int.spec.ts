@@ -1,7 +1,7 @@
 import { connect } from 'node:net';
 import { gzipSync } from 'node:zlib';
 import multipart from '@fastify/multipart';
-import { accessEntities, accessMigrations, openAccess } from '@atomo-cc/access';
+import { accessEntities, accessMigrations, openAccess, setLimit } from '@atomo-cc/access';
 import { EventCodec, eventStoreMigrations, SubjectKeys } from '@atomo-cc/event-store';
 import { ATOMO_EVENTS } from '@atomo-cc/events';
 import { DEFAULT_TENANT_ID, uuidv7, type TenantId } from '@atomo-cc/kernel';
@@ -47,6 +47,11 @@ let token: string;
 
 beforeAll(async () => {
   database = await aDatabase(migrations);
+  for (const [n, tenant] of SHOP_TENANTS.entries())
+    await database.asOwner(`insert into tenants (id, name, slug, plan) values ($1, $2, $2, 'enterprise')`, [
+      tenant,
+      `shop${n}`,
+    ]);
   subscriber = await aRedis('blocking');
   command = await aRedis('command');
   queues = new JobQueues(command);
@@ -139,6 +144,54 @@ describe('what is taken for mail', () => {
     }
     expect(await stored()).toEqual([]);
     expect(await database.asOwner('select 1 from blob_pieces')).toEqual([]);
+  });
+});
+
+describe('the quota of uploads', () => {
+  const mib = (n: number) => Buffer.concat([MBOX, Buffer.alloc(n * 1024 * 1024, 'x')]);
+  const limit = (amount: number | 'plan') =>
+    setLimit(system, OURS, `uploadedBytes=${amount}`, { actor: 'operator:ada' });
+  const ledger = () =>
+    database.asOwner<{ used: number; reserved: number }>(
+      `select used::int, reserved::int from quota_balances where tenant_id = $1 and quota = 'uploadedBytes'`,
+      [OURS],
+    );
+  beforeEach(() => database.asOwner('delete from quota_balances'));
+  afterEach(() => limit('plan'));
+
+  test('what is stored counts, and an upload beyond it is refused, stored and counted not at all', async () => {
+    const first = mib(1);
+    await limit(2 * first.length + 5);
+    await imports.store(OURS, 'a', pieces(first, 65_536));
+    expect(await ledger()).toEqual([{ used: first.length, reserved: 0 }]);
+    await expect(imports.store(OURS, 'b', pieces(mib(2), 65_536))).rejects.toMatchObject({
+      code: 'RATE_LIMITED',
+      details: {
+        quota: 'uploadedBytes',
+        limit: 2 * first.length + 5,
+        used: first.length,
+        retryAfterSeconds: expect.any(Number),
+      },
+    });
+    await expect(imports.store(OURS, 'c', pieces(Buffer.alloc(2_000, '%'), 100))).rejects.toMatchObject({
+      code: 'VALIDATION_ERROR',
+    });
+    expect(await ledger()).toEqual([{ used: first.length, reserved: 0 }]);
+    expect((await stored()).map(({ name }) => name)).toEqual(['a']);
+    await imports.store(OURS, 'd', pieces(first, 65_536));
+    expect(await ledger()).toEqual([{ used: 2 * first.length, reserved: 0 }]);
+  });
+
+  test('of many at once no more are taken than there is room for', async () => {
+    await limit(3 * MBOX.length);
+    const results = await Promise.allSettled(
+      Array.from({ length: 6 }, () => imports.store(OURS, 'a', pieces(MBOX, 10))),
+    );
+    const count = results.filter(({ status }) => status === 'fulfilled').length;
+    expect(count).toBeGreaterThan(0);
+    expect(count).toBeLessThanOrEqual(3);
+    expect(await ledger()).toEqual([{ used: count * MBOX.length, reserved: 0 }]);
+    expect(await stored()).toHaveLength(count);
   });
 });
 

@@ -5,6 +5,7 @@ import type { AppDatabase } from '@atomo-cc/platform/postgres';
 import type { OutboxRelay } from '@atomo-cc/platform/queues';
 import type { Redis } from '@atomo-cc/platform/redis';
 import { startSyncJob, type SyncJob } from '@atomo-cc/sync-jobs';
+import { UploadQuota } from './upload-quota.js';
 
 /** The integration whose connector reads uploads of mail. */
 const MAIL_ARCHIVE = 'mbox';
@@ -25,14 +26,25 @@ export class Imports {
 
   /**
    * Stores an upload of any size.
-   * @throws CodedError VALIDATION_ERROR when its first bytes are those of no archive we read; nothing is stored then
+   * @throws CodedError VALIDATION_ERROR when its first bytes are those of no archive we read, RATE_LIMITED when the plan allows no
+   * more this month; nothing is stored then
    */
   async store(tenant: TenantId, name: string, source: AsyncIterable<Uint8Array>): Promise<Blob> {
     const storable = name
       .replaceAll(/\p{Cc}/gu, '')
       .toWellFormed()
       .slice(-MAX_NAME_CHARS);
-    return this.blobs.put(tenant, storable, checkedArchive(storable, source));
+    const quota = new UploadQuota(this.database, tenant);
+    try {
+      const blob = await this.blobs.put(tenant, storable, quota.metered(checkedArchive(storable, source)));
+      await quota.count().catch(async (error: unknown) => {
+        await this.blobs.delete(tenant, blob.id);
+        throw error;
+      });
+      return blob;
+    } finally {
+      await quota.giveBack();
+    }
   }
 
   /** Starts the job that reads a stored upload. @throws CodedError NOT_FOUND */
