@@ -123,7 +123,9 @@ function collected(subscribe: (sink: Sink) => unknown): Promise<Told[]> {
 }
 
 const TRANSPORTS: [string, (asked: Asked) => Promise<Told | Told[]>][] = [
-  ['POST', byPost],
+  ['POST', (asked) => byPost(asked)],
+  // Most clients say it so, and are answered without the handler that judges all else.
+  ['POST of one who takes JSON', (asked) => byPost(asked, 'application/json')],
   ['GET', byGet],
   ['graphql-ws', bySocket],
   ['server-sent events', byStream],
