@@ -49,11 +49,10 @@ export class Described {
   ack(protocol: 1 | 2, event: string, payload: unknown, ack: unknown): void {
     const told = CLIENT_MESSAGES.find((each) => each.event === event);
     if (!told) throw new Error(`${event} was acked, and no document tells of it`);
-    const refused = { $ref: `#/components/schemas/${protocol === 2 ? 'Refused2Ack' : 'RefusedAck'}` };
     const isTaken = (ack as { success?: unknown } | null)?.success === true;
     if (isTaken && told.payload && !hasRefusal(ack))
       this.check(this.loose, `${event} payload`, told.payload.schema, payload ?? {});
-    this.check(this.strict, `${event} ack`, isTaken ? told.ack.schema : refused, ack);
+    this.check(this.strict, `${event} ack`, isTaken ? told.ack.schema : REFUSED_ACK[protocol], ack);
   }
 
   /** Notes what is not as it is told: nobody waits for what comes by itself. */
@@ -68,8 +67,7 @@ export class Described {
   }
 
   private refusal(what: string, protocol: 1 | 2, answer: unknown): void {
-    const name = protocol === 2 ? 'Refusal2Body' : 'RefusalBody';
-    this.check(this.strict, what, { $ref: `#/components/schemas/${name}` }, answer);
+    this.check(this.strict, what, REFUSED_CALL[protocol], answer);
   }
 
   private parameter(what: string, field: { readonly schema: JsonSchema } | undefined, value: string): void {
@@ -103,7 +101,7 @@ function compilerOf(change: (schema: JsonSchema) => JsonSchema): (schema: JsonSc
     ]),
   );
   ajv.addSchema({ $id: 'wire', components: { schemas: components } });
-  const known = new Map<JsonSchema, ValidateFunction>();
+  const known = new WeakMap<JsonSchema, ValidateFunction>();
   return (schema) => {
     let found = known.get(schema);
     if (!found) {
@@ -114,6 +112,16 @@ function compilerOf(change: (schema: JsonSchema) => JsonSchema): (schema: JsonSc
     return found;
   };
 }
+
+/** One object for each, because what was compiled is found again by its schema. */
+const REFUSED_CALL: Readonly<Record<1 | 2, JsonSchema>> = {
+  1: { $ref: '#/components/schemas/RefusalBody' },
+  2: { $ref: '#/components/schemas/Refusal2Body' },
+};
+const REFUSED_ACK: Readonly<Record<1 | 2, JsonSchema>> = {
+  1: { $ref: '#/components/schemas/RefusedAck' },
+  2: { $ref: '#/components/schemas/Refused2Ack' },
+};
 
 const ISO = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)$/;
 const UUID = /^[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
