@@ -29,7 +29,7 @@ export interface Forgotten {
 /**
  * Makes a tenant's memory forget somebody. What they wrote is removed: records, their nodes and edges, vectors and full text. From what
  * others wrote, they are taken out as recipients, and out of subject and text: their addresses, the names of two or more words by which
- * mail knows those, and numbers of theirs everywhere; other values in the threads that they took part in. The rest of others' mail
+ * mail knows those, and numbers of theirs everywhere; words of those names, and other values, in the threads that they took part in. The rest of others' mail
  * stays. Of the index no file of before is left.
  *
  * Mail of before this moment, of theirs or to them, does not come in again by another import; what they write later does. Every step
@@ -270,6 +270,7 @@ export class Redaction {
       const isNumber = !isDate(term) && (term.match(/\d/g)?.length ?? 0) >= MIN_OWN_DIGITS;
       if (isNumber || (known.has(term) && /\s/.test(term))) terms.push(term);
       else if (!isDate(term)) others.push(term);
+      if (known.has(term)) others.push(...term.split(/[\s,]+/).filter(fits));
     }
     this.terms = terms;
     const bounded = addresses.map(
