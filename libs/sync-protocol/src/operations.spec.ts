@@ -97,6 +97,24 @@ describe('a content hash', () => {
 });
 
 describe('a digest', () => {
+  it('has the terms that the stores have, by the arithmetic of 64 bits', () => {
+    const low = (value: bigint) => BigInt.asUintN(64, value);
+    const term = (path: string, hash: string) => {
+      let sum = 0xcbf29ce484222325n;
+      for (const byte of Buffer.from(path)) sum = low((sum ^ BigInt(byte)) * 0x100000001b3n);
+      sum = low(sum + BigInt(`0x${hash.slice(7, 23)}`));
+      sum = low((sum ^ (sum >> 30n)) * 0xbf58476d1ce4e5b9n);
+      sum = low((sum ^ (sum >> 27n)) * 0x94d049bb133111ebn);
+      return sum ^ (sum >> 31n);
+    };
+    for (let length = 1; length <= 300; length += 1) {
+      const path = syncPath(`${'é/ü'.repeat(length % 40)}${'~'.repeat(length % 100)}${length}.md`);
+      const hash =
+        `sha256:${(BigInt(length) * 0x9e3779b97f4a7c15f39cc0605cedc834n).toString(16).padStart(64, 'f')}` as ContentHash;
+      expect(digestTerm(path, hash)).toBe(term(path, hash));
+    }
+  });
+
   it('does not depend on the order, and differs with every path, content and exchange', async () => {
     const hashes = await Promise.all(['a', 'b', 'c'].map((text) => contentHash(new TextEncoder().encode(text))));
     const [a, b, c] = hashes;

@@ -105,7 +105,8 @@ function segmentFault(segment: string): PathFault | null {
   if (segment.endsWith('.') || segment.endsWith(' ')) {
     return fault('TRAILING_DOT_OR_SPACE', 'has a name that ends in a dot or a space');
   }
-  if (utf8.encode(segment).length > SEGMENT_LIMIT_BYTES) {
+  // A unit of UTF-16 takes three bytes at most: what is short enough need not be encoded to know.
+  if (3 * segment.length > SEGMENT_LIMIT_BYTES && utf8.encode(segment).length > SEGMENT_LIMIT_BYTES) {
     return fault('SEGMENT_TOO_LONG', `has a name of more than ${SEGMENT_LIMIT_BYTES} bytes in UTF-8`);
   }
   const stem = segment.split('.', 1)[0]!.trimEnd();

@@ -1,9 +1,14 @@
+import { validateSync } from 'class-validator';
 import { CONTENT_LIMIT, contentFault, fileKind, FRAME_LIMIT_BYTES } from './content.js';
+import { EMPTY_HASH } from './hashes.js';
 import { parseStoreKey, storeKeyPrefix } from './keys.js';
+import { DeleteFolderOp, DeleteOp, PutOp, RenameFolderOp, RenameOp } from './operations.js';
 import { syncPath } from './paths.js';
 import { parsePayload } from './payload.js';
 import { CreateKeyBody, ListQuery } from './rest.js';
 import { ModifiedFile } from './socket-events.js';
+
+const AN_ID = '01920000-0000-7000-8000-000000000001';
 
 describe('a payload', () => {
   it('is read by its declared fields alone', () => {
@@ -47,6 +52,53 @@ describe('a payload', () => {
       'Each value in permissions',
     );
     expect(() => parsePayload(ListQuery, { limit: ['1', '2'] })).toThrow('Limit must be a whole number');
+  });
+
+  it.each<[shape: new () => object, valid: object]>([
+    [ModifiedFile, { path: 'a.md', content: 'x' }],
+    [PutOp, { opId: AN_ID, op: 'put', path: 'a.md', hash: EMPTY_HASH, size: 0, inline: 'YQ==', parts: [EMPTY_HASH] }],
+    [DeleteOp, { opId: AN_ID, op: 'delete', path: 'a.md', baseHash: EMPTY_HASH }],
+    [RenameOp, { opId: AN_ID, op: 'rename', path: 'a.md', newPath: 'b.md', baseHash: null }],
+    [DeleteFolderOp, { opId: AN_ID, op: 'delete-folder', path: 'a' }],
+    [RenameFolderOp, { opId: AN_ID, op: 'rename-folder', path: 'a', newPath: 'b' }],
+    [CreateKeyBody, { name: 'x', permissions: ['read'] }],
+    [ListQuery, { limit: '10', path: 'a' }],
+  ])('of %p is taken exactly when class-validator finds nothing', (shape, valid) => {
+    const values = [
+      undefined,
+      null,
+      '',
+      'x',
+      'a.md',
+      '../x',
+      'YQ==',
+      'Y',
+      'put',
+      '7',
+      AN_ID,
+      EMPTY_HASH,
+      0,
+      -1,
+      1.5,
+      NaN,
+    ];
+    const odd = [...values, 2 ** 40, true, [], [EMPTY_HASH], ['x'], ['read'], {}, new Date(0), Buffer.from('x')];
+    const isTaken = (payload: object) => {
+      try {
+        parsePayload(shape, payload);
+        return true;
+      } catch {
+        return false;
+      }
+    };
+    expect(isTaken(valid)).toBe(true);
+    for (const field of Object.keys(valid)) {
+      for (const value of odd) {
+        const payload = { ...valid, [field]: value };
+        const told = [field, value, isTaken(payload)];
+        expect(told).toEqual([field, value, validateSync(Object.assign(new shape(), payload)).length === 0]);
+      }
+    }
   });
 });
 
