@@ -126,7 +126,47 @@ function fileOf(row: Row): FileNow {
 const numbers = (values: readonly (number | null)[]) => textArray(values.map((value) => value?.toString() ?? null));
 
 /**
- * Writes what was decided: a few statements, however many changes, which the commit waits for.
+ * What a batch comes to, in one statement: each of its own costs the client, the line and the server as much again as its rows.
+ * The tenant is $1, the store $2, the time $3; then come the columns of contents, files, changes, the store and answers.
+ */
+const WRITE = `
+  with contents as (
+    insert into store_blobs (tenant_id, store_id, hash, size, bytes)
+    select $1, $2, hash, length(bytes), bytes from unnest($4::text[], $5::bytea[]) as n (hash, bytes)
+    on conflict do nothing
+  ), files as (
+    insert into store_files
+      (tenant_id, store_id, id, path, path_key, hash, size, carried, is_binary, extension, content_hash, byte_size, digest,
+       seq, created_at, updated_at, expires_at)
+    select $1, $2, id, path, path_key, hash, size, carried, is_binary, extension, content_hash, byte_size, digest,
+           seq, created_at, updated_at, case when is_live then null else updated_at + $21 * interval '1 day' end
+    from unnest($6::text[]::uuid[], $7::text[], $8::text[], $9::text[], $10::text[]::bigint[], $11::text[], $12::text[]::boolean[],
+                $13::text[], $14::text[], $15::text[]::bigint[], $16::text[]::bigint[], $17::text[]::bigint[],
+                $18::timestamptz[], $19::timestamptz[], $20::text[]::boolean[])
+      as n (id, path, path_key, hash, size, carried, is_binary, extension, content_hash, byte_size, digest, seq,
+            created_at, updated_at, is_live)
+    on conflict (tenant_id, store_id, path_key) do update
+      set id = excluded.id, path = excluded.path, hash = excluded.hash, size = excluded.size, carried = excluded.carried,
+          is_binary = excluded.is_binary, extension = excluded.extension, content_hash = excluded.content_hash,
+          byte_size = excluded.byte_size, digest = excluded.digest, seq = excluded.seq, created_at = excluded.created_at,
+          updated_at = excluded.updated_at, expires_at = excluded.expires_at
+  ), changes as (
+    insert into store_changes
+      (tenant_id, store_id, seq, op, file_id, path, path_key, old_path, content_hash, old_content_hash, byte_size, carried,
+       actor, device, op_id, at)
+    select $1, $2, n.*, $3
+    from unnest($22::text[]::bigint[], $23::text[], $24::text[]::uuid[], $25::text[], $26::text[], $27::text[], $28::text[],
+                $29::text[], $30::text[]::bigint[], $31::text[], $32::text[]::uuid[], $33::text[], $34::text[]::uuid[]) as n
+  ), answers as (
+    insert into store_ops (tenant_id, store_id, op_id, fingerprint, answer)
+    select $1, $2, * from unnest($40::text[]::uuid[], $41::text[], $42::text[]::jsonb[])
+  )
+  update stores set head_seq = $35, file_count = file_count + $36, total_bytes = total_bytes + $37, bytes = bytes + $38,
+                    digest = digest # $39, updated_at = $3
+  where tenant_id = $1 and id = $2`;
+
+/**
+ * Writes what was decided: one statement, however many changes, which the commit waits for.
  * @param retentionDays how long a tombstone stays
  */
 export function writeWorkspace(
@@ -135,48 +175,31 @@ export function writeWorkspace(
   answers: readonly Answered[],
   retentionDays: number,
 ): void {
-  const { tenantId, storeId, changes, grown } = workspace;
-  if (workspace.contents.size > 0) writeContents(tx, workspace);
+  const { tenantId, storeId, at, changes } = workspace;
+  writePartLists(tx, workspace);
   if (changes.length > 0) {
-    writeFiles(tx, workspace, retentionDays);
-    writeChanges(tx, workspace);
-    tx.send(
-      `update stores set head_seq = $2, file_count = file_count + $3, total_bytes = total_bytes + $4, bytes = bytes + $5,
-                         digest = digest # $6, updated_at = $7
-       where id = $1`,
-      [storeId, workspace.head, grown.files, grown.carriedBytes, grown.bytes, asSigned(grown.digest), workspace.at],
-    );
-  }
-  if (answers.length > 0) {
+    tx.send(WRITE, [
+      tenantId,
+      storeId,
+      at,
+      ...contentColumns(workspace),
+      ...fileColumns(workspace),
+      retentionDays,
+      ...changeColumns(changes),
+      ...storeColumns(workspace),
+      ...answerColumns(answers),
+    ]);
+  } else if (answers.length > 0) {
     tx.send(
       `insert into store_ops (tenant_id, store_id, op_id, fingerprint, answer)
        select $1, $2, * from unnest($3::text[]::uuid[], $4::text[], $5::text[]::jsonb[])`,
-      [
-        tenantId,
-        storeId,
-        textArray(answers.map(({ opId }) => opId)),
-        textArray(answers.map(({ fingerprint }) => fingerprint)),
-        textArray(answers.map(({ answer }) => JSON.stringify(answer))),
-      ],
+      [tenantId, storeId, ...answerColumns(answers)],
     );
   }
 }
 
-function writeContents(tx: Tx, { tenantId, storeId, contents }: Workspace): void {
-  const whole = [...contents].filter(([, content]) => 'bytes' in content);
-  if (whole.length > 0) {
-    tx.send(
-      `insert into store_blobs (tenant_id, store_id, hash, size, bytes)
-       select $1, $2, hash, length(bytes), bytes from unnest($3::text[], $4::bytea[]) as b (hash, bytes)
-       on conflict do nothing`,
-      [
-        tenantId,
-        storeId,
-        textArray(whole.map(([hash]) => hash)),
-        byteaArray(whole.map(([, content]) => (content as { bytes: Buffer }).bytes)),
-      ],
-    );
-  }
+/** Files of several parts, whose bytes are there already. */
+function writePartLists(tx: Tx, { tenantId, storeId, contents }: Workspace): void {
   for (const [hash, content] of contents) {
     if (!('parts' in content)) continue;
     tx.send(
@@ -187,73 +210,62 @@ function writeContents(tx: Tx, { tenantId, storeId, contents }: Workspace): void
   }
 }
 
-function writeFiles(tx: Tx, { tenantId, storeId, files, dirty }: Workspace, retentionDays: number): void {
-  const rows = [...dirty].map((key) => files.get(key)!);
-  tx.send(
-    `insert into store_files as f
-       (tenant_id, store_id, id, path, path_key, hash, size, carried, is_binary, extension, content_hash, byte_size, digest,
-        seq, created_at, updated_at, expires_at)
-     select $1, $2, id, path, path_key, hash, size, carried, is_binary, extension, content_hash, byte_size, digest,
-            seq, created_at, updated_at, case when is_live then null else updated_at + $18 * interval '1 day' end
-     from unnest($3::text[]::uuid[], $4::text[], $5::text[], $6::text[], $7::text[]::bigint[], $8::text[], $9::text[]::boolean[],
-                 $10::text[], $11::text[], $12::text[]::bigint[], $13::text[]::bigint[], $14::text[]::bigint[],
-                 $15::timestamptz[], $16::timestamptz[], $17::text[]::boolean[])
-       as n (id, path, path_key, hash, size, carried, is_binary, extension, content_hash, byte_size, digest, seq,
-             created_at, updated_at, is_live)
-     on conflict (tenant_id, store_id, path_key) do update
-       set id = excluded.id, path = excluded.path, hash = excluded.hash, size = excluded.size, carried = excluded.carried,
-           is_binary = excluded.is_binary, extension = excluded.extension, content_hash = excluded.content_hash,
-           byte_size = excluded.byte_size, digest = excluded.digest, seq = excluded.seq, created_at = excluded.created_at,
-           updated_at = excluded.updated_at, expires_at = excluded.expires_at`,
-    [
-      tenantId,
-      storeId,
-      textArray(rows.map(({ id }) => id)),
-      textArray(rows.map(({ path }) => path)),
-      textArray(rows.map(({ key }) => key)),
-      textArray(rows.map(({ carried }) => carried?.hash ?? null)),
-      numbers(rows.map(({ carried, size }) => carried?.size ?? size)),
-      textArray(rows.map(({ carried }) => carried?.as ?? null)),
-      textArray(rows.map(({ path }) => String(fileKind(path).isBinary))),
-      textArray(rows.map(({ path }) => fileKind(path).extension)),
-      textArray(rows.map(({ hash }) => hash)),
-      numbers(rows.map(({ size }) => size)),
-      textArray(rows.map(({ path, hash }) => (hash ? asSigned(digestTerm(path, hash)) : '0'))),
-      numbers(rows.map(({ seq }) => seq)),
-      timestampArray(rows.map(({ createdAt }) => createdAt)),
-      timestampArray(rows.map(({ updatedAt }) => updatedAt)),
-      textArray(rows.map(({ isLive }) => String(isLive))),
-      retentionDays,
-    ],
+function contentColumns({ contents }: Workspace): unknown[] {
+  const whole = [...contents].flatMap(([hash, content]) =>
+    'bytes' in content ? [{ hash, bytes: content.bytes }] : [],
   );
+  return [textArray(whole.map(({ hash }) => hash)), byteaArray(whole.map(({ bytes }) => bytes))];
 }
 
-function writeChanges(tx: Tx, { tenantId, storeId, changes, at }: Workspace): void {
+function fileColumns({ files, dirty }: Workspace): unknown[] {
+  const rows = [...dirty].map((key) => files.get(key)!);
+  const kinds = rows.map(({ path }) => fileKind(path));
+  return [
+    textArray(rows.map(({ id }) => id)),
+    textArray(rows.map(({ path }) => path)),
+    textArray(rows.map(({ key }) => key)),
+    textArray(rows.map(({ carried }) => carried?.hash ?? null)),
+    numbers(rows.map(({ carried, size }) => carried?.size ?? size)),
+    textArray(rows.map(({ carried }) => carried?.as ?? null)),
+    textArray(kinds.map(({ isBinary }) => String(isBinary))),
+    textArray(kinds.map(({ extension }) => extension)),
+    textArray(rows.map(({ hash }) => hash)),
+    numbers(rows.map(({ size }) => size)),
+    textArray(rows.map(({ path, hash }) => (hash ? asSigned(digestTerm(path, hash)) : '0'))),
+    numbers(rows.map(({ seq }) => seq)),
+    timestampArray(rows.map(({ createdAt }) => createdAt)),
+    timestampArray(rows.map(({ updatedAt }) => updatedAt)),
+    textArray(rows.map(({ isLive }) => String(isLive))),
+  ];
+}
+
+function changeColumns(changes: readonly Logged[]): unknown[] {
   const column = (of: (change: Logged) => string | null) => textArray(changes.map(of));
-  tx.send(
-    `insert into store_changes
-       (tenant_id, store_id, seq, op, file_id, path, path_key, old_path, content_hash, old_content_hash, byte_size, carried,
-        actor, device, op_id, at)
-     select $1, $2, n.*, $16::timestamptz
-     from unnest($3::text[]::bigint[], $4::text[], $5::text[]::uuid[], $6::text[], $7::text[], $8::text[], $9::text[],
-                 $10::text[], $11::text[]::bigint[], $12::text[], $13::text[]::uuid[], $14::text[], $15::text[]::uuid[]) as n`,
-    [
-      tenantId,
-      storeId,
-      column(({ seq }) => String(seq)),
-      column(({ op }) => op),
-      column(({ fileId }) => fileId),
-      column(({ path }) => path),
-      column(({ path }) => pathKey(path)),
-      column(({ oldPath }) => oldPath),
-      column(({ hash }) => hash),
-      column(({ oldHash }) => oldHash),
-      column(({ size }) => String(size)),
-      column(({ as }) => as),
-      column(({ keyId }) => keyId),
-      column(({ device }) => device),
-      column(({ opId }) => opId),
-      at,
-    ],
-  );
+  return [
+    column(({ seq }) => String(seq)),
+    column(({ op }) => op),
+    column(({ fileId }) => fileId),
+    column(({ path }) => path),
+    column(({ path }) => pathKey(path)),
+    column(({ oldPath }) => oldPath),
+    column(({ hash }) => hash),
+    column(({ oldHash }) => oldHash),
+    column(({ size }) => String(size)),
+    column(({ as }) => as),
+    column(({ keyId }) => keyId),
+    column(({ device }) => device),
+    column(({ opId }) => opId),
+  ];
+}
+
+function storeColumns({ head, grown }: Workspace): unknown[] {
+  return [head, grown.files, grown.carriedBytes, grown.bytes, asSigned(grown.digest)];
+}
+
+function answerColumns(answers: readonly Answered[]): unknown[] {
+  return [
+    textArray(answers.map(({ opId }) => opId)),
+    textArray(answers.map(({ fingerprint }) => fingerprint)),
+    textArray(answers.map(({ answer }) => JSON.stringify(answer))),
+  ];
 }
