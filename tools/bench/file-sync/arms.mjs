@@ -54,6 +54,46 @@ export async function connect(url, auth) {
   return socket;
 }
 
+/** A person's client as libs/sdk-sync is one: what is edited while a push is under way goes with the next, in one push. */
+export class Pusher {
+  #waiting = [];
+  #isPushing = false;
+  #socket;
+
+  static async connect(url, auth) {
+    const pusher = new Pusher();
+    pusher.#socket = await connect(url, auth);
+    return pusher;
+  }
+
+  /** Writes a new text to a file; resolves with its ack. */
+  edit(path) {
+    return new Promise((resolve, reject) => {
+      this.#waiting.push({ op: put(path), resolve, reject });
+      if (!this.#isPushing) void this.#push();
+    });
+  }
+
+  close() {
+    this.#socket.disconnect();
+  }
+
+  async #push() {
+    this.#isPushing = true;
+    while (this.#waiting.length > 0) {
+      const sent = this.#waiting.splice(0, 100);
+      const { results } = await this.#socket.emitWithAck('push', { ops: sent.map(({ op }) => op) });
+      for (const [place, { success, error }] of results.entries()) {
+        if (success) sent[place].resolve();
+        else sent[place].reject(new Error(JSON.stringify(error)));
+      }
+      // What is edited upon these acks goes together.
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    this.#isPushing = false;
+  }
+}
+
 const many = (count, one) => Promise.all(Array.from({ length: count }, (_, n) => one(n)));
 
 function listenWith(marksOf) {
