@@ -52,8 +52,13 @@ async function standing(tenant: TenantId, now?: Date) {
   const { used, reserved: held } = standings.find(({ quota }) => quota === QUOTA)!;
   return { used, reserved: held };
 }
+/** Those that nobody has locked: who changes many in any order may meet who releases many. */
 const expire = (tenant: TenantId) =>
-  database.asOwner(`update quota_reservations set expires_at = now() - interval '1 s' where tenant_id = $1`, [tenant]);
+  database.asOwner(
+    `update quota_reservations set expires_at = now() - interval '1 s'
+     where id in (select id from quota_reservations where tenant_id = $1 order by id for update skip locked)`,
+    [tenant],
+  );
 const releaseAll = () => system.transaction(releaseExpired);
 
 test('what is reserved is set aside, what is consumed is used, and the rest is free again', async () => {

@@ -1,6 +1,6 @@
 import type { MigrationInterface, QueryRunner } from 'typeorm';
 import { apiError, CodedError, type TenantId, uuidv7 } from '@atomo-cc/kernel';
-import { type AppDatabase, runAll, sqlState, tenantTable, type Tx } from '@atomo-cc/platform/postgres';
+import { type AppDatabase, runAll, tenantTable, type Tx } from '@atomo-cc/platform/postgres';
 import { isMonthly, type MonthlyQuota, QUOTAS } from './plans.js';
 import { limitsOf } from './limits.js';
 
@@ -12,8 +12,6 @@ export const QUOTA_ERRORS = {
 
 /** Characters of a key: the id of a job and a place in it, with room. */
 const LONGEST_KEY = 200;
-/** Of two who reserve under one new key at once, one begins again and finds the other's; more than that is no race. */
-const MOST_ATTEMPTS = 3;
 /** How long a receipt is kept. Work that failed is repeated within minutes, and work that waited for its quota within a month. */
 const RECEIPT_DAYS = 62;
 /** Expired reservations released in one transaction, so that it stays short. */
@@ -130,16 +128,14 @@ export async function reserve(
   now: Date = new Date(),
 ): Promise<{ readonly reservation: Reservation } | { readonly refusal: QuotaRefusal }> {
   checkWanted(wanted);
-  for (let attempt = 1; ; attempt += 1) {
-    try {
-      return await database.transaction(tenant, (tx) => reserveIn(tx, tenant, wanted, windowOf(now)));
-    } catch (error) {
-      if (sqlState(error) !== '23505' || attempt === MOST_ATTEMPTS) throw error;
-    }
-  }
+  return database.transaction(tenant, (tx) => reserveIn(tx, tenant, wanted, windowOf(now)));
 }
 
-/** Everybody locks reservations before balances; what is released on the way is skipped where somebody has it locked. */
+/**
+ * Everybody locks reservations before balances; what is released on the way is skipped where somebody has it locked. So a new
+ * reservation is there, empty, before the balance is touched: to add it behind might wait for one of the same key that is
+ * being settled, which waits for the balance.
+ */
 async function reserveIn(
   tx: Tx,
   tenant: TenantId,
@@ -154,24 +150,21 @@ async function reserveIn(
   );
   // Alive from here on, or it could be released as expired below.
   const [held] = await tx.query<{ id: string; left: string }>(
-    `update quota_reservations set ttl_ms = $5::bigint, expires_at = clock_timestamp() + $5::bigint * interval '1 millisecond'
-     where tenant_id = $1 and quota = $2 and window_start = $3 and key = $4 returning id, amount - consumed as left`,
-    [...balance, key, ttlMs],
+    `insert into quota_reservations (id, tenant_id, quota, window_start, key, amount, ttl_ms, expires_at)
+     values ($4, $1, $2, $3, $5, 0, $6::bigint, clock_timestamp() + $6::bigint * interval '1 millisecond')
+     on conflict (tenant_id, quota, window_start, key) do update set ttl_ms = excluded.ttl_ms, expires_at = excluded.expires_at
+     returning id, amount - consumed as left`,
+    [...balance, uuidv7(), key, ttlMs],
   );
-  const has = Number(held?.left ?? 0);
+  const { id } = held!;
+  const has = Number(held!.left);
   const more = Math.max(amount - has, 0);
   const taken = more === 0 ? 0 : await take(tx, balance, limit, more, Math.max(least - has, 0));
-  if (typeof taken !== 'number') return { refusal: { ...taken, quota, renewsAt: end } };
-  const id = held?.id ?? uuidv7();
-  if (held) {
-    await tx.execute('update quota_reservations set amount = amount + $2 where id = $1', [id, taken]);
-  } else {
-    await tx.execute(
-      `insert into quota_reservations (id, tenant_id, quota, window_start, key, amount, ttl_ms, expires_at)
-       values ($4, $1, $2, $3, $5, $6, $7::bigint, clock_timestamp() + $7::bigint * interval '1 millisecond')`,
-      [...balance, id, key, taken, ttlMs],
-    );
+  if (typeof taken !== 'number') {
+    await tx.execute('delete from quota_reservations where id = $1 and amount = 0', [id]);
+    return { refusal: { ...taken, quota, renewsAt: end } };
   }
+  await tx.execute('update quota_reservations set amount = amount + $2 where id = $1', [id, taken]);
   return { reservation: { id, tenant, quota, left: has + taken } };
 }
 
