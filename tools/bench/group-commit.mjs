@@ -27,7 +27,11 @@ const { default: schema } = await load('services/crm/schema.ts');
 const SECONDS = Number(process.argv[2] ?? 5);
 const POOL = 10;
 const Contact = schema.models.find((model) => model.name === 'Contact');
-const context = { principal: { tenantId: DEFAULT_TENANT_ID, userId: uuidv7(), role: 'Admin' }, requestId: uuidv7() };
+const user = uuidv7();
+const context = {
+  principal: { tenantId: DEFAULT_TENANT_ID, actor: `user:${user}`, userId: user, role: 'Admin' },
+  requestId: uuidv7(),
+};
 
 /** `callers` create one contact after the other until the time is over. */
 async function run(commands, callers) {
@@ -77,7 +81,7 @@ function leanCommands(url) {
           values: [DEFAULT_TENANT_ID],
         });
         const { name, email, stage, phone } = input;
-        const metadata = { actor: context.principal.userId, correlationId: context.requestId };
+        const metadata = { actor: context.principal.actor, correlationId: context.requestId };
         await client.query({
           name: 'create',
           text,

@@ -30,7 +30,11 @@ const { default: schema } = await load('services/crm/schema.ts');
 const SECONDS = Number(process.argv[2] ?? 8);
 const WARM_UP_SECONDS = 3;
 const Contact = schema.models.find((model) => model.name === 'Contact');
-const context = { principal: { tenantId: DEFAULT_TENANT_ID, userId: uuidv7(), role: 'Admin' }, requestId: uuidv7() };
+const user = uuidv7();
+const context = {
+  principal: { tenantId: DEFAULT_TENANT_ID, actor: `user:${user}`, userId: user, role: 'Admin' },
+  requestId: uuidv7(),
+};
 
 /** One upsert per batch, as projections are to be written. */
 function contactNames() {
