@@ -1,4 +1,13 @@
-export { connectionOf, decodeCursor, DEFAULT_PAGE, encodeCursor, MAX_PAGE, PageInfo, pageSize } from './paging.js';
+export {
+  connectionOf,
+  connectionType,
+  decodeCursor,
+  DEFAULT_PAGE,
+  encodeCursor,
+  MAX_PAGE,
+  PageInfo,
+  pageSize,
+} from './paging.js';
 export { byOf } from './part.js';
 export type { ApiContext, ApiPart, RolePart } from './part.js';
 export { RoleSchemas } from './role-schemas.js';

@@ -1,4 +1,4 @@
-import { GraphQLBoolean, GraphQLNonNull, GraphQLObjectType, GraphQLString } from 'graphql';
+import { GraphQLBoolean, GraphQLList, GraphQLNonNull, GraphQLObjectType, GraphQLString } from 'graphql';
 import { apiError } from '@atomo-cc/kernel';
 
 /** How many are on a page when the caller does not say, and at most: an answer stays below a megabyte or so. */
@@ -17,6 +17,24 @@ export const PageInfo = new GraphQLObjectType({
     endCursor: { type: GraphQLString },
   },
 });
+
+/** The types of a Relay connection, `<name>Connection` and `<name>Edge`: what `connectionOf` answers. */
+export function connectionType(name: string, node: GraphQLObjectType, description?: string): GraphQLObjectType {
+  const edge = new GraphQLObjectType({
+    name: `${name}Edge`,
+    fields: { node: { type: new GraphQLNonNull(node) }, cursor: { type: new GraphQLNonNull(GraphQLString) } },
+  });
+  const listOf = (type: GraphQLObjectType) => new GraphQLNonNull(new GraphQLList(new GraphQLNonNull(type)));
+  return new GraphQLObjectType({
+    name: `${name}Connection`,
+    description,
+    fields: {
+      nodes: { type: listOf(node) },
+      edges: { type: listOf(edge) },
+      pageInfo: { type: new GraphQLNonNull(PageInfo) },
+    },
+  });
+}
 
 /** The page size that was asked for. @throws CodedError VALIDATION_ERROR */
 export function pageSize(first: number | null | undefined, max: number = MAX_PAGE): number {

@@ -11,11 +11,11 @@ import {
 import type { AppDatabase } from '@atomo-cc/platform/postgres';
 import {
   connectionOf,
+  connectionType,
   DateTimeScalar,
   encodeCursor,
   JsonScalar,
   mergeSelections,
-  PageInfo,
   pageSize,
   selectionAt,
   selectionOf,
@@ -78,28 +78,7 @@ const AuditEntryType = new GraphQLObjectType<AuditNode>({
   },
 });
 
-const AuditConnection = new GraphQLObjectType({
-  name: 'AuditConnection',
-  fields: {
-    nodes: { type: new GraphQLNonNull(new GraphQLList(new GraphQLNonNull(AuditEntryType))) },
-    edges: {
-      type: new GraphQLNonNull(
-        new GraphQLList(
-          new GraphQLNonNull(
-            new GraphQLObjectType({
-              name: 'AuditEdge',
-              fields: {
-                node: { type: new GraphQLNonNull(AuditEntryType) },
-                cursor: { type: new GraphQLNonNull(GraphQLString) },
-              },
-            }),
-          ),
-        ),
-      ),
-    },
-    pageInfo: { type: new GraphQLNonNull(PageInfo) },
-  },
-});
+const AuditConnection = connectionType('Audit', AuditEntryType);
 
 const names = new GraphQLList(new GraphQLNonNull(GraphQLString));
 

@@ -3,7 +3,7 @@ import { apiError } from '@atomo-cc/kernel';
 import type { RecordedEvent } from '@atomo-cc/events';
 import { Fence, readEvents, type EventCodec } from '@atomo-cc/event-store';
 import type { AppDatabase } from '@atomo-cc/platform/postgres';
-import { connectionOf, decodeCursor, encodeCursor, PageInfo, pageSize } from '../api/index.js';
+import { connectionOf, connectionType, decodeCursor, encodeCursor, pageSize } from '../api/index.js';
 import type { ApiContext, ApiPart } from '../api/index.js';
 import { DateTimeScalar, JsonScalar } from '../api/index.js';
 
@@ -31,28 +31,7 @@ const EventType = new GraphQLObjectType<RecordedEvent>({
   },
 });
 
-const EventConnection = new GraphQLObjectType({
-  name: 'EventConnection',
-  fields: {
-    nodes: { type: new GraphQLNonNull(new GraphQLList(new GraphQLNonNull(EventType))) },
-    edges: {
-      type: new GraphQLNonNull(
-        new GraphQLList(
-          new GraphQLNonNull(
-            new GraphQLObjectType({
-              name: 'EventEdge',
-              fields: {
-                node: { type: new GraphQLNonNull(EventType) },
-                cursor: { type: new GraphQLNonNull(GraphQLString) },
-              },
-            }),
-          ),
-        ),
-      ),
-    },
-    pageInfo: { type: new GraphQLNonNull(PageInfo) },
-  },
-});
+const EventConnection = connectionType('Event', EventType);
 
 /**
  * The field that lists what happened, opened and in today's shape, in the order of the log, up to the mark before which nothing can still

@@ -8,7 +8,7 @@ import {
 } from 'graphql';
 import { apiError } from '@atomo-cc/kernel';
 import type { ModelDefinition, RoleAccess } from '@atomo-cc/schema';
-import { connectionOf, DateTimeScalar, decodeCursor, encodeCursor, JsonScalar, PageInfo } from '../api/index.js';
+import { connectionOf, connectionType, DateTimeScalar, decodeCursor, encodeCursor, JsonScalar } from '../api/index.js';
 import type { FieldChange, HistoryEntry } from './history.js';
 
 const required = { string: new GraphQLNonNull(GraphQLString), int: new GraphQLNonNull(GraphQLInt) };
@@ -38,38 +38,24 @@ export function historyConnection(
     description: `What a ${model.name} was at one version. For the records it belonged to, ask with asOf.`,
     fields: ownFields,
   });
-  const entry = new GraphQLNonNull(
-    new GraphQLObjectType<HistoryEntry>({
-      name: `${model.name}HistoryEntry`,
-      description: `One version of a ${model.name}, and who made it.`,
-      fields: {
-        ...(access.readsOwn(model, 'version') && { version: { type: required.int } }),
-        type: { type: required.string, description: `The event: ${model.name}.created and its kin.` },
-        action: { type: required.string, description: 'created, updated, restored, deleted, purged or erased.' },
-        ...(access.readsOwn(model, 'updatedAt') && { recordedAt: { type: new GraphQLNonNull(DateTimeScalar) } }),
-        actor: { type: required.string, description: 'user:<id>, key:<id> or system:<part>.' },
-        requestId: { type: required.string, description: 'That of the request which made it.' },
-        ...(access.readsOwn(model, 'version') && {
-          restoredVersion: { type: GraphQLInt, description: 'The version whose values it has again, if restored.' },
-        }),
-        changes: { type: new GraphQLNonNull(new GraphQLList(new GraphQLNonNull(FieldChangeType))) },
-        record: { type: new GraphQLNonNull(record) },
-      },
-    }),
-  );
-  const edge = new GraphQLObjectType({
-    name: `${model.name}HistoryEdge`,
-    fields: { node: { type: entry }, cursor: { type: required.string } },
-  });
-  return new GraphQLObjectType({
-    name: `${model.name}HistoryConnection`,
-    description: `The versions of a ${model.name}, newest first.`,
+  const entry = new GraphQLObjectType<HistoryEntry>({
+    name: `${model.name}HistoryEntry`,
+    description: `One version of a ${model.name}, and who made it.`,
     fields: {
-      nodes: { type: new GraphQLNonNull(new GraphQLList(entry)) },
-      edges: { type: new GraphQLNonNull(new GraphQLList(new GraphQLNonNull(edge))) },
-      pageInfo: { type: new GraphQLNonNull(PageInfo) },
+      ...(access.readsOwn(model, 'version') && { version: { type: required.int } }),
+      type: { type: required.string, description: `The event: ${model.name}.created and its kin.` },
+      action: { type: required.string, description: 'created, updated, restored, deleted, purged or erased.' },
+      ...(access.readsOwn(model, 'updatedAt') && { recordedAt: { type: new GraphQLNonNull(DateTimeScalar) } }),
+      actor: { type: required.string, description: 'user:<id>, key:<id> or system:<part>.' },
+      requestId: { type: required.string, description: 'That of the request which made it.' },
+      ...(access.readsOwn(model, 'version') && {
+        restoredVersion: { type: GraphQLInt, description: 'The version whose values it has again, if restored.' },
+      }),
+      changes: { type: new GraphQLNonNull(new GraphQLList(new GraphQLNonNull(FieldChangeType))) },
+      record: { type: new GraphQLNonNull(record) },
     },
   });
+  return connectionType(`${model.name}History`, entry, `The versions of a ${model.name}, newest first.`);
 }
 
 /** A page of a history out of entries that were read one beyond its size. It goes on where more may be found further down. */

@@ -1,4 +1,4 @@
-import { GraphQLID, GraphQLInt, GraphQLList, GraphQLNonNull, GraphQLObjectType, GraphQLString } from 'graphql';
+import { GraphQLID, GraphQLInt, GraphQLNonNull, GraphQLObjectType, GraphQLString } from 'graphql';
 import { apiError, isUuid } from '@atomo-cc/kernel';
 import { modelStream } from '@atomo-cc/events';
 import { listErasures, type Erasure } from '@atomo-cc/event-store';
@@ -6,10 +6,10 @@ import type { ModelDefinition, SchemaDefinition } from '@atomo-cc/schema';
 import type { AppDatabase } from '@atomo-cc/platform/postgres';
 import {
   connectionOf,
+  connectionType,
   DateTimeScalar,
   decodeCursor,
   encodeCursor,
-  PageInfo,
   pageSize,
   type ApiContext,
   type ApiPart,
@@ -48,26 +48,7 @@ const SubjectErasure = new GraphQLObjectType<Erasure>({
   },
 });
 
-const SubjectErasureConnection = new GraphQLObjectType({
-  name: 'SubjectErasureConnection',
-  description: 'A page of erasures, newest first.',
-  fields: {
-    nodes: { type: new GraphQLNonNull(new GraphQLList(new GraphQLNonNull(SubjectErasure))) },
-    edges: {
-      type: new GraphQLNonNull(
-        new GraphQLList(
-          new GraphQLNonNull(
-            new GraphQLObjectType({
-              name: 'SubjectErasureEdge',
-              fields: { node: { type: new GraphQLNonNull(SubjectErasure) }, cursor: { type: required.string } },
-            }),
-          ),
-        ),
-      ),
-    },
-    pageInfo: { type: new GraphQLNonNull(PageInfo) },
-  },
-});
+const SubjectErasureConnection = connectionType('SubjectErasure', SubjectErasure, 'A page of erasures, newest first.');
 
 interface EraseArguments {
   readonly model: string;

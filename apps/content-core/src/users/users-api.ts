@@ -3,7 +3,6 @@ import {
   GraphQLID,
   GraphQLInputObjectType,
   GraphQLInt,
-  GraphQLList,
   GraphQLNonNull,
   GraphQLObjectType,
   GraphQLString,
@@ -15,10 +14,10 @@ import {
   type ApiPart,
   byOf,
   connectionOf,
+  connectionType,
   DateTimeScalar,
   decodeCursor,
   encodeCursor,
-  PageInfo,
   pageSize,
 } from '../api/index.js';
 
@@ -40,25 +39,7 @@ const UserType = new GraphQLObjectType<User>({
   },
 });
 
-const UserConnection = new GraphQLObjectType({
-  name: 'UserConnection',
-  fields: {
-    nodes: { type: new GraphQLNonNull(new GraphQLList(new GraphQLNonNull(UserType))) },
-    edges: {
-      type: new GraphQLNonNull(
-        new GraphQLList(
-          new GraphQLNonNull(
-            new GraphQLObjectType({
-              name: 'UserEdge',
-              fields: { node: { type: new GraphQLNonNull(UserType) }, cursor: { type: required.string } },
-            }),
-          ),
-        ),
-      ),
-    },
-    pageInfo: { type: new GraphQLNonNull(PageInfo) },
-  },
-});
+const UserConnection = connectionType('User', UserType);
 
 const CreateUserInput = new GraphQLInputObjectType({
   name: 'CreateUserInput',
