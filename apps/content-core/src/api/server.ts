@@ -486,6 +486,12 @@ function serveSockets(
     },
     sockets,
   );
+  // graphql-ws takes what a client sends wrongly, too long or no text, for a fault of ours and prints it with its stack; by then ws
+  // has shut the socket, with the protocol's code for it.
+  sockets.on('connection', (socket) => {
+    socket.removeAllListeners('error');
+    socket.on('error', () => undefined);
+  });
   const upgrade = (request: IncomingMessage, socket: Duplex, head: Buffer) => {
     // Cut, not parsed: what a client sends need not be a URL, and an error here would end the process.
     if (request.url?.split('?', 1)[0] !== '/graphql') {

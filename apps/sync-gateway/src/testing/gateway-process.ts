@@ -58,6 +58,11 @@ export class GatewayProcess {
     return this.#child?.exitCode === null && this.#child.signalCode === null;
   }
 
+  /** What it said last where it ended by itself; empty while it runs. */
+  get lastWords(): string {
+    return this.isRunning ? '' : this.#output.slice(-2_000) || 'it ended without a word';
+  }
+
   /** kill -9; resolves when it is gone. */
   async kill(): Promise<void> {
     const child = this.#child;
