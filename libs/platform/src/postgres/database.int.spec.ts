@@ -612,3 +612,18 @@ describe('a lease', () => {
     );
   });
 });
+
+test('an answer that nobody waits for any more, as another came to an error first, is no unhandled rejection', async () => {
+  const unhandled = jest.fn();
+  process.on('unhandledRejection', unhandled);
+  const failing = database.app.transaction(A, async (tx) => {
+    const first = tx.query('select 1 / 0');
+    const others = [tx.prepared('select 1'), tx.query('select 1'), tx.execute('select 1')];
+    await first;
+    await Promise.all(others);
+  });
+  await expect(failing).rejects.toThrow(/division by zero/);
+  await new Promise((resolve) => setImmediate(resolve));
+  process.off('unhandledRejection', unhandled);
+  expect(unhandled).not.toHaveBeenCalled();
+});

@@ -51,6 +51,16 @@ function nameOf(sql: string): string | undefined {
 }
 
 /**
+ * An answer that need not be waited for: of several statements on their way the first error ends the transaction, and the others,
+ * which fail with it and nobody waits for any more, must not end the process as rejections that are not handled.
+ */
+function answerOf<Answer>(asked: Promise<QueryResult>, read: (result: QueryResult) => Answer): Promise<Answer> {
+  const answer = asked.then(read);
+  answer.catch(() => undefined);
+  return answer;
+}
+
+/**
  * An open transaction. It is passed as a parameter; who has one never reaches for another connection. Statements take effect
  * in the order of the calls; they are sent at once and wait for no answer but the one they are awaited for.
  */
@@ -70,21 +80,22 @@ export class Tx {
   ) {}
 
   /** Runs one statement with `$1…` parameters and returns its rows, also for `insert … returning` and its kin. */
-  async query<Row = Record<string, unknown>>(sql: string, parameters: readonly unknown[] = []): Promise<Row[]> {
-    return (await this.ask({ text: sql, values: parameters as unknown[] })).rows as Row[];
+  query<Row = Record<string, unknown>>(sql: string, parameters: readonly unknown[] = []): Promise<Row[]> {
+    return answerOf(this.ask({ text: sql, values: parameters as unknown[] }), ({ rows }) => rows as Row[]);
   }
 
   /**
    * As `query`, but parsed and planned once per connection: for texts of a fixed set (constants, or one for each model),
    * never for texts that depend on values.
    */
-  async prepared<Row = Record<string, unknown>>(sql: string, parameters: readonly unknown[] = []): Promise<Row[]> {
-    return (await this.ask({ name: nameOf(sql)!, text: sql, values: parameters as unknown[] })).rows as Row[];
+  prepared<Row = Record<string, unknown>>(sql: string, parameters: readonly unknown[] = []): Promise<Row[]> {
+    const statement = { name: nameOf(sql)!, text: sql, values: parameters as unknown[] };
+    return answerOf(this.ask(statement), ({ rows }) => rows as Row[]);
   }
 
   /** Runs one statement and returns how many rows it changed. */
-  async execute(sql: string, parameters: readonly unknown[] = []): Promise<number> {
-    return (await this.ask({ text: sql, values: parameters as unknown[] })).rowCount ?? 0;
+  execute(sql: string, parameters: readonly unknown[] = []): Promise<number> {
+    return answerOf(this.ask({ text: sql, values: parameters as unknown[] }), ({ rowCount }) => rowCount ?? 0);
   }
 
   /**
