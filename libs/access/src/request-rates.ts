@@ -110,7 +110,8 @@ export class RequestRates {
     if (!this.shared || this.clock.now() < this.awayUntil) return this.local.consume(tenant, wanted);
     let timer: NodeJS.Timeout | undefined;
     const away = new Promise<never>((_resolve, reject) => {
-      timer = setTimeout(() => reject(new Error('Redis does not answer')), SHARED_MS);
+      // A process that was busy for so long reads first what has come meanwhile: the timer runs before the socket, the immediate after.
+      timer = setTimeout(() => setImmediate(() => reject(new Error('Redis does not answer'))), SHARED_MS);
     });
     try {
       return await Promise.race([this.shared.consume(tenant, wanted), away]);
