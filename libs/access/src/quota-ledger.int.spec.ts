@@ -1,7 +1,7 @@
 import { eventStoreMigrations } from '@atomo-cc/event-store';
 import { DEFAULT_TENANT_ID, type TenantId, uuidv7 } from '@atomo-cc/kernel';
 import { openSystemDatabase, type SystemDatabase } from '@atomo-cc/platform/postgres';
-import { aDatabase, aSeed, seeded, type TestDatabase } from '@atomo-cc/testing';
+import { aConnection, aDatabase, aSeed, eventually, seeded, type TestDatabase } from '@atomo-cc/testing';
 import { setLimit } from './limits.js';
 import {
   consume,
@@ -99,6 +99,37 @@ test('under one key there is one reservation, which is filled up', async () => {
   const same = await Promise.all(Array.from({ length: 8 }, () => reserved(other, 40, { key: 'new' })));
   expect(new Set(same.map(({ id }) => id)).size).toBe(1);
   expect(await standing(other)).toEqual({ used: 0, reserved: 40 });
+});
+
+test('the reservation of a new key is locked before the balance, so that nobody who settles it can wait for who waits', async () => {
+  const tenant = await aTenant(100);
+  const { start } = windowOf(new Date());
+  await reserved(tenant, 10);
+  const [settler, another] = await Promise.all([aConnection(database), aConnection(database)]);
+  try {
+    await settler.query('begin');
+    await settler.query('select 1 from quota_balances where tenant_id = $1 for update', [tenant]);
+    const key = uuidv7();
+    const waiting = ask(tenant, 20, { key });
+    await eventually('it waits for the balance', async () => {
+      const locks = await database.asOwner(
+        `select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`,
+      );
+      return locks.length > 0;
+    });
+    await another.query(`set lock_timeout = '100ms'`);
+    const sameKey = another.query(
+      `insert into quota_reservations (id, tenant_id, quota, window_start, key, amount, ttl_ms, expires_at)
+       values ($1, $2, $3, $4, $5, 0, 1, now())`,
+      [uuidv7(), tenant, QUOTA, start, key],
+    );
+    await expect(sameKey).rejects.toMatchObject({ code: '55P03' });
+    await settler.query('commit');
+    expect(await waiting).toMatchObject({ reservation: { left: 20 } });
+  } finally {
+    await Promise.all([settler.end(), another.end()]);
+  }
+  expect(await standing(tenant)).toEqual({ used: 0, reserved: 30 });
 });
 
 test('a piece of work that is repeated counts once, and one that is rolled back not at all', async () => {
