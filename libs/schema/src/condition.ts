@@ -240,7 +240,7 @@ export function conditionSql(model: Fields, condition: Condition, sql: SqlParts)
     case 'in':
     case 'notIn': {
       const field = fieldNamed(model, condition.field);
-      const list = `(${sql.column(field)} = any(${sql.value(condition.values)}::${SQL_TYPES[field.type]}[]))`;
+      const list = `(${sql.column(field)} = any(${sql.value(condition.values)}::${COLUMN_TYPES[field.type]}[]))`;
       return `(${list} is ${condition.op === 'in' ? '' : 'not '}true)`;
     }
     default: {
@@ -254,7 +254,7 @@ export function conditionSql(model: Fields, condition: Condition, sql: SqlParts)
 function operandSql(model: Fields, field: FieldDefinition, operand: Operand, sql: SqlParts) {
   const column = sql.column(field);
   if ('field' in operand) return { column, other: sql.column(fieldNamed(model, operand.field)) };
-  if ('value' in operand) return { column, other: `${sql.value(operand.value)}::${SQL_TYPES[field.type]}` };
+  if ('value' in operand) return { column, other: `${sql.value(operand.value)}::${COLUMN_TYPES[field.type]}` };
   if (!sql.caller) throw new RangeError('a condition about the caller was compiled for nobody');
   // Compared as texts, because an id that is no UUID must compare as different and not as an error.
   const asked = sql.caller[operand.caller];
@@ -270,8 +270,8 @@ const SQL_COMPARISONS: Readonly<Record<ComparisonOperator, string>> = {
   lte: '<=',
 };
 
-/** How Postgres reads the values of a type. */
-const SQL_TYPES: Readonly<Record<FieldType, string>> = {
+/** The type of the column that holds a field, and of the values that it is compared with. */
+export const COLUMN_TYPES: Readonly<Record<FieldType, string>> = {
   text: 'text',
   richText: 'text',
   email: 'text',

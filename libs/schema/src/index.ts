@@ -100,6 +100,7 @@ export type {
   UniqueDefinition,
 } from './model.js';
 export {
+  COLUMN_TYPES,
   compareDecimals,
   computeValue,
   conditionFields,

@@ -1,27 +1,6 @@
 import type { FieldDefinition, FieldValue } from '@atomo-cc/schema';
 import { booleanArray, doubleArray, intArray, jsonArray, textArray } from '@atomo-cc/platform/postgres';
 
-/** The type of the column that holds a field. */
-export const COLUMN_TYPES: Readonly<Record<FieldDefinition['type'], string>> = {
-  text: 'text',
-  richText: 'text',
-  email: 'text',
-  url: 'text',
-  slug: 'text',
-  integer: 'int',
-  decimal: 'numeric',
-  number: 'double precision',
-  boolean: 'boolean',
-  date: 'date',
-  datetime: 'timestamptz',
-  json: 'jsonb',
-  enum: 'text',
-  file: 'uuid',
-  geoPoint: 'jsonb',
-  blocks: 'jsonb',
-  relation: 'uuid',
-};
-
 /** The type of the column in which a history keeps the ids that a record was linked to. */
 export const LINK_COLUMN_TYPE = 'uuid[]';
 

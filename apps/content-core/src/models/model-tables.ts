@@ -1,7 +1,6 @@
 import { CodedError } from '@atomo-cc/kernel';
-import { columnOf, sqlLiteral, type ModelDefinition, type SchemaDefinition } from '@atomo-cc/schema';
+import { COLUMN_TYPES, columnOf, sqlLiteral, type ModelDefinition, type SchemaDefinition } from '@atomo-cc/schema';
 import { changeTables, sqlState, SYSTEM_ROLE, tenantTable, type Tx } from '@atomo-cc/platform/postgres';
-import { COLUMN_TYPES } from './model-columns.js';
 import {
   addedColumns,
   diffSchema,

@@ -1,5 +1,6 @@
 import { apiError, isUuid, type CodedError } from '@atomo-cc/kernel';
 import {
+  COLUMN_TYPES,
   blocksViewOf,
   columnOf,
   conditionSql,
@@ -19,7 +20,6 @@ import {
   type Scalar,
 } from '@atomo-cc/schema';
 import { argumentsOf, pageSize, type Selection } from '../api/index.js';
-import { COLUMN_TYPES } from './model-columns.js';
 import type { Reader } from './record-access.js';
 import { PURGED } from './record-states.js';
 import { historyTable } from './schema-diff.js';

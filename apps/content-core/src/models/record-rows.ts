@@ -1,6 +1,7 @@
 import type { TenantId } from '@atomo-cc/kernel';
 import { modelStream } from '@atomo-cc/events';
 import {
+  COLUMN_TYPES,
   columnOf,
   inputName,
   linksOf,
@@ -13,7 +14,7 @@ import {
   type SchemaDefinition,
 } from '@atomo-cc/schema';
 import { intArray, textArray, type Tx } from '@atomo-cc/platform/postgres';
-import { ARRAY_TYPES, COLUMN_TYPES, columnArray } from './model-columns.js';
+import { ARRAY_TYPES, columnArray } from './model-columns.js';
 import { LINK_COLUMNS } from './query-compiler.js';
 import { PURGED } from './record-states.js';
 import type { RecordState } from './record.js';

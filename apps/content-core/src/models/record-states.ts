@@ -1,8 +1,16 @@
 import { kindOf, MODEL_EVENT_VERSIONS, modelStream, type RecordedEvent } from '@atomo-cc/events';
 import type { StateFold, StateToKeep } from '@atomo-cc/event-store';
 import { textArray } from '@atomo-cc/platform/postgres';
-import { columnOf, inputName, linkColumnOf, linksOf, type FieldValue, type ModelDefinition } from '@atomo-cc/schema';
-import { ARRAY_TYPES, COLUMN_TYPES, columnArray, LINK_COLUMN_TYPE } from './model-columns.js';
+import {
+  COLUMN_TYPES,
+  columnOf,
+  inputName,
+  linkColumnOf,
+  linksOf,
+  type FieldValue,
+  type ModelDefinition,
+} from '@atomo-cc/schema';
+import { ARRAY_TYPES, columnArray, LINK_COLUMN_TYPE } from './model-columns.js';
 
 /**
  * A record as the log tells it: its values by the names under which they are written, and beside them `createdAt`, `updatedAt`

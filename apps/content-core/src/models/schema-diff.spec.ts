@@ -1,4 +1,5 @@
 import {
+  COLUMN_TYPES,
   belongsTo,
   boolean,
   decimal,
@@ -13,7 +14,7 @@ import {
   text,
   type SchemaDefinition,
 } from '@atomo-cc/schema';
-import { COLUMN_TYPES, LINK_COLUMN_TYPE } from './model-columns.js';
+import { LINK_COLUMN_TYPE } from './model-columns.js';
 import {
   checkName,
   declaredName,

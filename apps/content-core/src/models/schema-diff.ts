@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import {
+  COLUMN_TYPES,
   columnOf,
   conditionSql,
   fieldNamed,
@@ -16,7 +17,7 @@ import {
   type SchemaDefinition,
   type UniqueDefinition,
 } from '@atomo-cc/schema';
-import { COLUMN_TYPES, LINK_COLUMN_TYPE } from './model-columns.js';
+import { LINK_COLUMN_TYPE } from './model-columns.js';
 
 /** Columns of every record, in whichever table; they are nobody's field. */
 export const OWN_COLUMNS = 'tenant_id id version created_at updated_at deleted_at valid_from valid_to'.split(' ');
