@@ -4,7 +4,7 @@ import type { EventCatalogue, NewEvent, PersonalFields, RecordedEvent } from '@a
 import { open, seal, SEALED_DATA_ERRORS } from '@atomo-cc/platform/encryption';
 import type { Tx } from '@atomo-cc/platform/postgres';
 import type { StreamAppend } from './append.js';
-import type { SubjectKey, SubjectKeyName, SubjectKeys } from './subject-keys.js';
+import type { StoredKey, SubjectKey, SubjectKeyName, SubjectKeys } from './subject-keys.js';
 
 /** Where sealed fields stand in stored data. Names that begin with `$` belong to the store. */
 const SEALED = '$sealed';
@@ -77,11 +77,12 @@ export class EventCodec {
   /**
    * Stored events as they were decided, in today's shape: personal fields opened, or null where the key of their subject was
    * destroyed. One statement for all keys, of any tenants that the transaction may see, and none where nothing is sealed.
+   * @param read keys that were read along with the events: where they are all that is needed, no statement either
    * @throws CodedError EVENT_TYPE_UNKNOWN, EVENT_VERSION_UNKNOWN, ENCRYPTION_KEY_WRONG, SEALED_DATA_BROKEN; the details of
    * all but a wrong key name the position
    */
-  async decode(tx: Tx, events: readonly RecordedEvent[]): Promise<RecordedEvent[]> {
-    const keys = await this.keysOf(tx, events);
+  async decode(tx: Tx, events: readonly RecordedEvent[], read?: readonly StoredKey[]): Promise<RecordedEvent[]> {
+    const keys = await this.keysOf(tx, events, read);
     return events.map((event) => {
       const data = openFields(event, event.data, keys);
       return this.catalogue.upcast(data === event.data ? event : { ...event, data });
@@ -95,10 +96,13 @@ export class EventCodec {
     return sealFields({ tenant, stream, type: STATE }, values, personal, keys.get(personal.subject)!);
   }
 
-  /** The values that `sealState` was given, under today's names; null in fields whose subject was erased since. */
-  async openState(tx: Tx, tenant: TenantId, stream: string, stored: Data): Promise<Data> {
+  /**
+   * The values that `sealState` was given, under today's names; null in fields whose subject was erased since.
+   * @param read as of `decode`
+   */
+  async openState(tx: Tx, tenant: TenantId, stream: string, stored: Data, read?: readonly StoredKey[]): Promise<Data> {
     const state = { tenant, stream, type: STATE, data: stored };
-    const opened = openFields(state, stored, await this.keysOf(tx, [state]));
+    const opened = openFields(state, stored, await this.keysOf(tx, [state], read));
     return this.catalogue.renamed(stream.slice(0, stream.indexOf('-')), opened);
   }
 
@@ -107,7 +111,11 @@ export class EventCodec {
     return this.keys.renew(tx, tenant, subject);
   }
 
-  private keysOf(tx: Tx, all: readonly (Place & { readonly data: Data })[]): Promise<Keys> {
+  private keysOf(
+    tx: Tx,
+    all: readonly (Place & { readonly data: Data })[],
+    read?: readonly StoredKey[],
+  ): Promise<Keys> {
     const names = new Map<string, SubjectKeyName>();
     for (const place of all) {
       const sealed = sealedIn(place, place.data);
@@ -115,7 +123,7 @@ export class EventCodec {
       const { subject, key: generation } = sealed;
       names.set(nameOf(place.tenant, sealed), { tenant: place.tenant, subject, generation });
     }
-    return this.keys.find(tx, names);
+    return this.keys.find(tx, names, read);
   }
 }
 

@@ -26,8 +26,18 @@ export { progressAt } from './progress.js';
 export type { Progress } from './progress.js';
 export { eventStoreMigrations } from './schema.js';
 export { destroySubjectKey, SubjectKeys, wasErasedSince } from './subject-keys.js';
-export { isSnapshotDue, keepSnapshots, SNAPSHOT_EVERY, stateAt } from './snapshots.js';
-export type { EventOpener, StateAt, StateFold, StateSealer, StateToKeep, StreamState } from './snapshots.js';
+export type { StoredKey } from './subject-keys.js';
+export { isSnapshotDue, keepSnapshots, lastSteps, SNAPSHOT_EVERY, stateAt } from './snapshots.js';
+export type {
+  EventOpener,
+  StateAt,
+  StateFold,
+  StateSealer,
+  StateToKeep,
+  StreamState,
+  StreamStep,
+  StreamSteps,
+} from './snapshots.js';
 export { STORAGE_ERRORS, storageFault } from './storage-faults.js';
 export { announceAppended, AppendHints, appendedChannel, subscribe } from './subscription.js';
 export type { SubscribeOptions } from './subscription.js';

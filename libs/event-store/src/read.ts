@@ -27,7 +27,8 @@ export interface EventFilter extends EventSelection {
   readonly limit: number;
 }
 
-const COLUMNS = 'position, stream, stream_version, type, schema_version, data, metadata, recorded_at';
+/** The columns of an event, in a {@link Row}. */
+export const EVENT_COLUMNS = 'position, stream, stream_version, type, schema_version, data, metadata, recorded_at';
 
 /**
  * The tenant's events in the order of the log. A prefix is compared with starts_with: nothing in it needs an escape, and
@@ -36,7 +37,7 @@ const COLUMNS = 'position, stream, stream_version, type, schema_version, data, m
 export async function readEvents(tx: Tx, tenant: TenantId, filter: EventFilter): Promise<RecordedEvent[]> {
   const { after, settled, types, stream, streamPrefix, limit } = filter;
   const rows = await tx.prepared<Row>(
-    `select ${COLUMNS} from event_log
+    `select ${EVENT_COLUMNS} from event_log
      where tenant_id = $1 and position > $2 and position <= $3
        and ($4::text[] is null or type = any($4)) and ($5::text is null or stream = $5)
        and ($6::text is null or starts_with(stream, $6))
@@ -66,7 +67,7 @@ export async function readStream(
 ): Promise<RecordedEvent[]> {
   const isForward = page.direction !== 'backward';
   const rows = await tx.prepared<Row>(
-    `select ${COLUMNS} from event_log
+    `select ${EVENT_COLUMNS} from event_log
      where tenant_id = $1 and stream = $2 and stream_version ${isForward ? '>=' : '<='} $3::bigint
      order by stream_version ${isForward ? 'asc' : 'desc'} limit $4`,
     [tenant, stream, page.from ?? (isForward ? 1 : Number.MAX_SAFE_INTEGER), page.limit],

@@ -1,10 +1,13 @@
 import { tenantId, type TenantId } from '@atomo-cc/kernel';
 import type { RecordedEvent } from '@atomo-cc/events';
 import { aDatabase, type TestDatabase } from '@atomo-cc/testing';
+import { Tx } from '@atomo-cc/platform/postgres';
+import { EVENT_PAGE } from './read.js';
 import { eventStoreMigrations } from './schema.js';
 import {
   isSnapshotDue,
   keepSnapshots,
+  lastSteps,
   SNAPSHOT_EVERY,
   stateAt,
   type EventOpener,
@@ -117,6 +120,69 @@ test(`at every version and time the state is the fold of the log, with snapshots
   await check();
   await database.asOwner('truncate stream_snapshots');
   await check();
+});
+
+describe('the last steps', () => {
+  /** What was read, and how many statements that took. */
+  async function steps(stream: string, below: number | null, atLeast: number) {
+    const asked = [jest.spyOn(Tx.prototype, 'query'), jest.spyOn(Tx.prototype, 'prepared')];
+    const found = await database.app.transaction(TENANT, (tx) =>
+      lastSteps(tx, TENANT, stream, { below, atLeast }, fold),
+    );
+    const statements = asked.flatMap(({ mock }) => mock.calls).length;
+    jest.restoreAllMocks();
+    return { ...found, statements };
+  }
+
+  /** Holds the steps to the fold of the log. */
+  function expectSteps({ steps: found }: Awaited<ReturnType<typeof steps>>, events: readonly Logged[], last: number) {
+    expect(found.map(({ event }) => event.streamVersion)).toEqual(found.map((_, i) => last - i));
+    for (const { event, before, after } of found) {
+      expect(after).toEqual(foldTo(events.slice(0, event.streamVersion))!.state);
+      expect(before).toEqual(foldTo(events.slice(0, event.streamVersion - 1))?.state ?? null);
+    }
+  }
+
+  test(`are the fold of the log wherever they begin, in one statement, with snapshots and without (seed ${SEED})`, async () => {
+    const random = seeded(SEED);
+    const events = aLog(random, 2 * SNAPSHOT_EVERY + 55);
+    await log('Thing-1', events);
+    await log('Thing-2', aLog(random, 10));
+    await log('Thing-1', aLog(random, 300), OTHER);
+    const check = async () => {
+      for (let i = 0; i < 40; i += 1) {
+        const below = random() < 0.2 ? null : 1 + Math.floor(random() * (events.length + 20));
+        const atLeast = 1 + Math.floor(random() * 101);
+        const last = Math.min((below ?? Infinity) - 1, events.length);
+        const found = await steps('Thing-1', below, atLeast);
+        expectSteps(found, events, last);
+        expect(found.steps.length).toBeGreaterThanOrEqual(Math.min(atLeast, last));
+        expect(found).toMatchObject({ statements: 1, newestType: last === 0 ? null : 'Thing.changed' });
+      }
+    };
+    await check();
+    await keep([100, 200, 150].map((version) => snapshotOf('Thing-1', events, version)));
+    await check();
+    // Down to the snapshot, and no further.
+    expect((await steps('Thing-1', 180, 10)).steps.at(-1)!.event.streamVersion).toBe(151);
+    expect((await steps('Thing-1', 180, 29)).steps.at(-1)!.event.streamVersion).toBe(151);
+    expect((await steps('Thing-1', 180, 30)).steps.at(-1)!.event.streamVersion).toBe(101);
+  });
+
+  test('of a stream that was long without a snapshot take more statements, and are the same', async () => {
+    const events = aLog(seeded(4), EVENT_PAGE + 30);
+    await log('Thing-1', events);
+    const found = await steps('Thing-1', null, 10);
+    expect(found.steps).toHaveLength(EVENT_PAGE + 10);
+    expect(found.statements).toBeGreaterThan(1);
+    expectSteps(found, events, events.length);
+    await keep([{ ...snapshotOf('Thing-1', events, 20), shape: 1 }, snapshotOf('Thing-1', events, 19)]);
+    expectSteps(await steps('Thing-1', null, 10), events, events.length);
+  });
+
+  test('of no stream are none', async () => {
+    expect(await steps('Thing-9', null, 10)).toMatchObject({ steps: [], newestType: null });
+  });
 });
 
 test('a snapshot is what the state goes on from, unless its shape is another', async () => {

@@ -1,7 +1,9 @@
 import type { TenantId } from '@atomo-cc/kernel';
 import type { PersonalFields, RecordedEvent } from '@atomo-cc/events';
 import type { Tx } from '@atomo-cc/platform/postgres';
-import { EVENT_PAGE, readStream } from './read.js';
+import { toEvent, type Row } from './append.js';
+import { EVENT_COLUMNS, EVENT_PAGE, readStream } from './read.js';
+import type { StoredKey } from './subject-keys.js';
 
 /**
  * Versions from one snapshot of a stream to the next: so many events a state is folded from at most. Folding a hundred takes
@@ -19,8 +21,11 @@ export interface StateFold<State extends Readonly<Record<string, unknown>>> {
 
 /** Opens what the log keeps sealed; the part of the event codec that reading needs. */
 export interface EventOpener {
-  /** The events with their personal fields open, null where their subject's key is gone, in today's shape. */
-  decode(tx: Tx, events: readonly RecordedEvent[]): Promise<RecordedEvent[]>;
+  /**
+   * The events with their personal fields open, null where their subject's key is gone, in today's shape.
+   * @param read keys that were read along with the events, and need not be looked for
+   */
+  decode(tx: Tx, events: readonly RecordedEvent[], read?: readonly StoredKey[]): Promise<RecordedEvent[]>;
 }
 
 /** Seals and opens states as events are sealed and opened; the part of the event codec that snapshots need. */
@@ -33,12 +38,13 @@ export interface StateSealer {
     values: Readonly<Record<string, unknown>>,
     personal: PersonalFields,
   ): Promise<Readonly<Record<string, unknown>>>;
-  /** What was sealed, with null in the fields whose subject's key is gone. */
+  /** What was sealed, with null in the fields whose subject's key is gone. `read` as of EventOpener. */
   openState(
     tx: Tx,
     tenant: TenantId,
     stream: string,
     stored: Readonly<Record<string, unknown>>,
+    read?: readonly StoredKey[],
   ): Promise<Readonly<Record<string, unknown>>>;
 }
 
@@ -109,6 +115,98 @@ async function newestSnapshot<State extends Readonly<Record<string, unknown>>>(
   if (!row) return null;
   const state = codec?.openState ? await codec.openState(tx, tenant, stream, row.state) : row.state;
   return { ...row, state: state as State };
+}
+
+/** One event of a stream, open, and what it made of the state. */
+export interface StreamStep<State> {
+  readonly event: RecordedEvent;
+  /** Null before the first event. */
+  readonly before: State | null;
+  readonly after: State;
+}
+
+/** Steps of a stream, and how it ends. */
+export interface StreamSteps<State> {
+  /** From new to old. */
+  readonly steps: readonly StreamStep<State>[];
+  /** The type of the stream's newest event, wherever the steps are; null where it has none. */
+  readonly newestType: string | null;
+}
+
+/** A row of {@link STEPS}: an event, or the snapshot below all events, which has no position and its state as data. */
+type StepRow = Omit<Row, 'position'> & {
+  readonly position: string | null;
+  readonly newest: string;
+  /** Null where nothing is sealed, or there is no such key. */
+  readonly key_subject: string | null;
+  readonly key_generation: number;
+  readonly wrapped: Buffer | null;
+  readonly wrapped_by: string;
+};
+
+// A page of events, the newest snapshot below it, and the events between the two: from there on the state is known at each of
+// them. Each event comes with the key that it is sealed under. As JSON the generations are compared whatever stands in the data.
+const STEPS = `
+  with page as (
+    select ${EVENT_COLUMNS} from event_log where tenant_id = $1 and stream = $2 and stream_version < $3::bigint
+    order by stream_version desc limit $4),
+  base as (
+    select stream_version, state, recorded_at from stream_snapshots
+    where tenant_id = $1 and stream = $2 and shape = $5 and stream_version < (select min(stream_version) from page)
+    order by stream_version desc limit 1),
+  below as (
+    select ${EVENT_COLUMNS} from event_log
+    where tenant_id = $1 and stream = $2 and stream_version < (select min(stream_version) from page)
+      and stream_version > coalesce((select stream_version from base), 0)
+    order by stream_version desc limit ${EVENT_PAGE})
+  select e.*, k.subject as key_subject, k.generation as key_generation, k.wrapped, k.wrapped_by,
+    (select type from event_log where tenant_id = $1 and stream = $2 order by stream_version desc limit 1) as newest
+  from (select * from page union all select * from below
+        union all select null, $2, stream_version, null, null, state, null, recorded_at from base) e
+  left join lateral (
+    select subject, generation, wrapped, wrapped_by from subject_keys s
+    where s.tenant_id = $1 and s.subject = e.data #>> '{$sealed,subject}'
+      and to_jsonb(s.generation) = e.data #> '{$sealed,key}' limit 1) k on true
+  order by e.stream_version desc`;
+
+/**
+ * The last steps of a stream: `atLeast` of them, or all there are, and with them those down to the nearest snapshot, which the
+ * states are folded from. One statement, the keys of what is sealed included; more only where EVENT_PAGE events below those that
+ * were asked for are without a snapshot.
+ * @param below only versions below this one; null for the whole stream
+ */
+export async function lastSteps<State extends Readonly<Record<string, unknown>>>(
+  tx: Tx,
+  tenant: TenantId,
+  stream: string,
+  { below, atLeast }: { readonly below: number | null; readonly atLeast: number },
+  fold: StateFold<State>,
+  codec?: EventOpener & Partial<StateSealer>,
+): Promise<StreamSteps<State>> {
+  const given = [tenant, stream, below ?? Number.MAX_SAFE_INTEGER, atLeast, fold.shape];
+  const rows = await tx.prepared<StepRow>(STEPS, given);
+  const keys = rows.flatMap(({ key_subject: subject, key_generation: generation, wrapped, wrapped_by: wrappedBy }) =>
+    subject === null ? [] : [{ tenant, subject, generation, wrapped, wrappedBy }],
+  );
+  const stored = rows
+    .flatMap(({ position, ...row }) => (position === null ? [] : [toEvent(tenant, { ...row, position })]))
+    .toReversed();
+  const snapshot = rows.find(({ position }) => position === null);
+  const first = stored[0]?.streamVersion ?? 1;
+  let state: State | null = null;
+  if (snapshot?.stream_version === first - 1) {
+    const { data } = snapshot;
+    state = (codec?.openState ? await codec.openState(tx, tenant, stream, data, keys) : data) as State;
+  } else if (first > 1) {
+    state = (await stateAt(tx, tenant, stream, { version: first - 1 }, fold, codec))?.state ?? null;
+  }
+  const steps: StreamStep<State>[] = [];
+  for (const event of codec ? await codec.decode(tx, stored, keys) : stored) {
+    const after = fold.evolve(state, event);
+    steps.push({ event, before: state, after });
+    state = after;
+  }
+  return { steps: steps.toReversed(), newestType: rows[0]?.newest ?? null };
 }
 
 /** Whether a stream that went from one version to another should have its state kept. */

@@ -33,6 +33,13 @@ interface KeyRow {
   readonly wrapped_by: string;
 }
 
+/** A key as it is stored, for who has read it along with what it opens. */
+export interface StoredKey extends SubjectKeyName {
+  /** Null: it was destroyed. */
+  readonly wrapped: Buffer | null;
+  readonly wrappedBy: string;
+}
+
 /** A key that is to be made. */
 type MissingKey = Pick<SubjectKeyName, 'subject' | 'generation'>;
 
@@ -164,12 +171,22 @@ export class SubjectKeys {
    * The keys of these generations, of any tenants that the transaction may see, in one statement: null for a key that was
    * destroyed. One that never was is missing from the answer.
    * @param names by whatever the caller likes to find them again
+   * @param read keys that the caller has read already: no statement where these are all
    * @throws CodedError ENCRYPTION_KEY_WRONG, SEALED_DATA_BROKEN
    */
-  async find<Name>(tx: Tx, names: ReadonlyMap<Name, SubjectKeyName>): Promise<Map<Name, KeyObject | null>> {
+  async find<Name>(
+    tx: Tx,
+    names: ReadonlyMap<Name, SubjectKeyName>,
+    read: readonly StoredKey[] = [],
+  ): Promise<Map<Name, KeyObject | null>> {
     const found = new Map<Name, KeyObject | null>();
-    if (names.size === 0) return found;
-    const all = [...names];
+    const known = new Map(read.map((key) => [contextOf(key).join(' '), key]));
+    const all = [...names].filter(([name, of]) => {
+      const key = known.get(contextOf(of).join(' '));
+      if (key) found.set(name, key.wrapped && this.#unwrap(of, { wrapped: key.wrapped, wrapped_by: key.wrappedBy }));
+      return key === undefined;
+    });
+    if (all.length === 0) return found;
     const rows = await tx.prepared<Omit<KeyRow, 'subject' | 'generation'> & { n: number }>(FIND, [
       textArray(all.map(([, { tenant }]) => tenant)),
       textArray(all.map(([, { subject }]) => subject)),

@@ -618,6 +618,32 @@ describe('what happens', () => {
       [null, 0, 0],
     ]);
   });
+
+  test('pages of a history go on behind versions that may not be seen, however many', async () => {
+    const [hidden, known] = [2_300, [1, 2, 3, 40, 1_100, 2_290]];
+    await database.asOwner(
+      `insert into event_log (position, tenant_id, stream, stream_version, type, schema_version, data, metadata)
+       select nextval('event_log_position'), $1, $2, n, case when n = 1 then 'Person.created' else 'Person.updated' end, 1,
+         jsonb_build_object('name', 'n' || n, 'stage', case when n = any($4) then 'Public' else 'Hidden' end),
+         '{"actor": "system:test", "correlationId": "x"}'
+       from generate_series(1, $3::int) n`,
+      [OURS, `Person-${ID(99)}`, hidden, known],
+    );
+    callers.role = 'Viewer';
+    const names: string[] = [];
+    let [pages, after, isMore] = [0, null as string | null, true];
+    for (; isMore; pages += 1) {
+      const { personHistory } = await api.data(
+        `query ($after: String) { personHistory(id: "${ID(99)}", first: 2, after: $after) { nodes { record { name } } pageInfo { hasNextPage endCursor } } }`,
+        { after },
+      );
+      names.push(...personHistory.nodes.map((node: Json) => node.record.name));
+      ({ hasNextPage: isMore, endCursor: after } = personHistory.pageInfo);
+    }
+    expect(names).toEqual(known.toReversed().map((n) => `n${n}`));
+    // None looks through all that is hidden.
+    expect(pages).toBeGreaterThan(known.length / 2);
+  });
 });
 
 function writes(model: string, operation: 'create' | 'update', role: string, field: string): boolean {

@@ -1,7 +1,7 @@
 import { setTimeout as pause } from 'node:timers/promises';
 import { apiError, type TenantId } from '@atomo-cc/kernel';
 import { kindOf, modelStream, type RecordedEvent } from '@atomo-cc/events';
-import { progressAt, readStream, stateAt, type EventOpener, type StateSealer } from '@atomo-cc/event-store';
+import { lastSteps, progressAt, readStream, stateAt, type EventOpener, type StateSealer } from '@atomo-cc/event-store';
 import {
   inputName,
   linksOf,
@@ -83,14 +83,14 @@ export interface HistoryEntry {
   readonly record: Readonly<Record<string, unknown>>;
 }
 
-/** Versions of a record that nobody may see and that one request looks through, at most: ten pages of events. */
+/** Versions of a record that the reader may not see and that one request looks through; the window in which it comes to them is looked at whole. */
 const MAX_HIDDEN_VERSIONS = 1_000;
 
 /**
- * A record's versions from new to old, below `before`; none for a record that does not exist. It takes three statements, and one
- * more for each page of the events between the nearest snapshot and the oldest version that is asked for.
+ * A record's versions from new to old, below `before`; none for a record that does not exist. One statement, as `lastSteps` is;
+ * where a rule hides versions, one more for each window that is looked through until the page is full.
  *
- * One that is purged has its versions without their values.
+ * One that is purged has its versions without their values: the log still has those that are not personal, and they are shown no more.
  *
  * A version is shown to whom today's rules would show the record as it was then, and what a field was before it where they would
  * show the version before. `lookedTo` is the version down to which it was looked, where versions that are not shown used up what a
@@ -105,38 +105,25 @@ export async function readHistory(
   { codec }: LogReading,
 ): Promise<{ readonly entries: readonly HistoryEntry[]; readonly lookedTo: number | null }> {
   const stream = modelStream(model.name, id);
-  const shown: HistoryEntry[] = [];
-  const isPurged = await wasPurged(tx, model, id);
-  let { before } = page;
-  for (let looked = 0; looked <= MAX_HIDDEN_VERSIONS; looked += page.limit) {
-    const from = before === null ? {} : { from: before - 1 };
-    const stored = await readStream(tx, reader.tenant, stream, { direction: 'backward', limit: page.limit, ...from });
-    const oldest = stored.at(-1)?.streamVersion ?? 1;
-    const first =
-      oldest > 1 ? await stateAt(tx, reader.tenant, stream, { version: oldest - 1 }, recordFold, codec) : null;
-    let facts: RecordFacts | null = first?.state ?? null;
-    const entries: HistoryEntry[] = [];
-    for (const event of (codec ? await codec.decode(tx, stored) : stored).toReversed()) {
-      const after = recordFold.evolve(facts, event);
-      if (maySee(reader, model, after)) {
-        const known = facts && maySee(reader, model, facts) ? facts : {};
-        const [was, is] = isPurged ? [facts && {}, timesOf(after)] : [facts && known, after];
-        entries.push(entryOf(model, id, event, was, is));
-      }
-      facts = after;
+  const entries: HistoryEntry[] = [];
+  let { before: below } = page;
+  for (let looked = 0; looked <= MAX_HIDDEN_VERSIONS;) {
+    const window = { below, atLeast: page.limit };
+    const { steps, newestType } = await lastSteps(tx, reader.tenant, stream, window, recordFold, codec);
+    // Nothing comes behind it.
+    const isPurged = newestType !== null && kindOf({ type: newestType }) === 'purged';
+    for (const { event, before, after } of steps) {
+      if (!maySee(reader, model, after)) continue;
+      const known = before && maySee(reader, model, before) ? before : {};
+      const [was, is] = isPurged ? [before && {}, timesOf(after)] : [before && known, after];
+      entries.push(entryOf(model, id, event, was, is));
+      if (entries.length === page.limit) return { entries, lookedTo: null };
     }
-    shown.push(...entries.toReversed());
-    if (shown.length >= page.limit || oldest === 1 || !seesSome(reader, model))
-      return { entries: shown, lookedTo: null };
-    before = oldest;
+    below = steps.at(-1)?.event.streamVersion ?? 1;
+    if (below === 1) return { entries, lookedTo: null };
+    looked += steps.length;
   }
-  return { entries: shown, lookedTo: before };
-}
-
-/** Whether a record's values were taken away for good; the log still has those that are not personal, and they are shown no more. */
-async function wasPurged(tx: Tx, model: ModelDefinition, id: string): Promise<boolean> {
-  const [row] = await tx.prepared(`select 1 from ${model.table} where id = $1 and deleted_at = '${PURGED}'`, [id]);
-  return row !== undefined;
+  return { entries, lookedTo: below };
 }
 
 function timesOf({ createdAt, updatedAt, deletedAt }: RecordFacts): RecordFacts {
