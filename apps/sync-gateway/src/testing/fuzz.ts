@@ -1,16 +1,6 @@
 import { CLIENT_MESSAGES, ROUTES } from '@atomo-cc/sync-protocol';
+import { seeded } from '@atomo-cc/testing';
 import type { TestGateway } from './gateway.js';
-
-/** Numbers from a seed (mulberry32), so that a run can be repeated. */
-export function random(seed: number): () => number {
-  let state = seed;
-  return () => {
-    state = (state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
 
 const FIELDS = [
   'path',
@@ -143,7 +133,7 @@ export async function fuzz(
   let left = count;
   let sent = 0;
   const lane = async (place: number) => {
-    const next = random(seed * SOCKETS + place);
+    const next = seeded(seed * SOCKETS + place);
     while (left > 0) {
       const share = Math.min(EVENTS_OF_A_SOCKET, left);
       left -= share;
@@ -215,7 +205,7 @@ export async function fuzzRoutes(
   count: number,
   seed: number,
 ): Promise<ReadonlyMap<number, number>> {
-  const next = random(seed);
+  const next = seeded(seed);
   const junk = new Junk(next);
   const statuses = new Map<number, number>();
   // What answers bytes is no JSON, and the test's client reads nothing else.

@@ -1,5 +1,5 @@
 export { Described } from './described.js';
-export { fuzz, fuzzRoutes, random } from './fuzz.js';
+export { fuzz, fuzzRoutes } from './fuzz.js';
 export type { Fuzzed } from './fuzz.js';
 export { Client, Device2, hashOf, putOf, TestGateway } from './gateway.js';
 export { Balancer, GatewayProcess } from './gateway-process.js';
