@@ -1,6 +1,6 @@
 import type { SystemDatabase } from '@atomo-cc/platform/postgres';
 import type { Redis } from 'ioredis';
-import { LoginBrakes } from './brakes.js';
+import { LoginBrakes, RefreshBrake } from './brakes.js';
 import { ApiTokens } from './api-tokens.js';
 import { Callers } from './callers.js';
 import { Logins } from './logins.js';
@@ -35,8 +35,9 @@ export interface AccessSettings extends AccessOptions {
 
 /** @param system opened with `accessEntities` */
 export function openAccess(system: SystemDatabase, settings: AccessSettings): Access {
-  const sessions = new Sessions(system, tokenKeys(settings.secret, settings.acceptedSecrets), settings);
   const refusals = new Refusals(system, settings);
+  const keys = tokenKeys(settings.secret, settings.acceptedSecrets);
+  const sessions = new Sessions(system, keys, new RefreshBrake(settings.redis), refusals, settings);
   const logins = new Logins(system, sessions, new LoginBrakes(settings.redis), refusals, settings);
   const tokens = new ApiTokens(system, settings);
   return {

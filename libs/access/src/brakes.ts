@@ -17,6 +17,12 @@ export const LOGIN_LIMITS = {
   account: { tries: 50, seconds: 900 },
 } as const;
 /**
+ * How many wrong refresh tokens are looked up for one address within a quarter of an hour. Nobody guesses one; this bounds what whoever
+ * tries costs the database. Generous, because an office behind the address waits with them: one forgotten tab that
+ * tries each second stays below it.
+ */
+export const REFRESH_LIMIT = { tries: 1_000, seconds: 900 } as const;
+/**
  * Counters per limit that a process keeps while Redis is away: with the timers that end them some 5 MB. Names share counters
  * then, by a hash that nobody outside knows.
  */
@@ -42,6 +48,17 @@ export interface CountedTry {
   giveBack(): Promise<void>;
 }
 
+/** Counts within one limit: in Redis, or without it, and while it is away, in this process. */
+function counters(
+  name: string,
+  { tries: points, seconds: duration }: { readonly tries: number; readonly seconds: number },
+  redis: Redis | undefined,
+): RateLimiterAbstract {
+  const options = { points, duration, keyPrefix: `atomo:login:${name}` };
+  const local = new LocalCounters(options);
+  return redis ? new RateLimiterRedis({ ...options, storeClient: redis, insuranceLimiter: local }) : local;
+}
+
 /**
  * Slows down whoever guesses passwords. Tries are counted in Redis for all processes together before any password is looked at,
  * so that of a thousand at once no more than the limit is worked on. While Redis is away each process counts for itself, which
@@ -52,13 +69,7 @@ export class LoginBrakes {
 
   /** @param redis a connection that fails fast; without one this process counts for itself */
   constructor(redis: Redis | undefined) {
-    const limiter = (name: LimitName) => {
-      const { tries: points, seconds: duration } = LOGIN_LIMITS[name];
-      const options = { points, duration, keyPrefix: `atomo:login:${name}` };
-      const local = new LocalCounters(options);
-      if (!redis) return local;
-      return new RateLimiterRedis({ ...options, storeClient: redis, insuranceLimiter: local });
-    };
+    const limiter = (name: LimitName) => counters(name, LOGIN_LIMITS[name], redis);
     this.limiters = { pair: limiter('pair'), address: limiter('address'), account: limiter('account') };
   }
 
@@ -84,7 +95,7 @@ export class LoginBrakes {
     for (const [name, key] of tries) {
       const waitMs = await this.take(name, key);
       if (waitMs === null) counted.push([name, key]);
-      else if (name !== 'account' || !(await isUsualAddress())) throw tooManyTries(waitMs);
+      else if (name !== 'account' || !(await isUsualAddress())) throw tooManyTries('logins', waitMs);
     }
     return {
       giveBack: async () => {
@@ -102,6 +113,32 @@ export class LoginBrakes {
       if (refusal instanceof RateLimiterRes) return refusal.msBeforeNext;
       throw refusal;
     }
+  }
+}
+
+/**
+ * Slows down whoever sends refresh tokens that are none. Right ones are never counted, however many come at once from one address:
+ * it is looked whether there is room, and only what turned out wrong is counted.
+ */
+export class RefreshBrake {
+  private readonly limiter: RateLimiterAbstract;
+
+  /** @param redis as for LoginBrakes */
+  constructor(redis: Redis | undefined) {
+    this.limiter = counters('refresh', REFRESH_LIMIT, redis);
+  }
+
+  /** @throws CodedError RATE_LIMITED with `retryAfterSeconds` when too many wrong ones have come from the address */
+  async check(address: string | undefined): Promise<void> {
+    const counted = await this.limiter.get(hidden(addressBlock(address)));
+    if (counted && counted.consumedPoints >= REFRESH_LIMIT.tries) {
+      throw tooManyTries('refresh tokens', counted.msBeforeNext);
+    }
+  }
+
+  /** Counts a wrong one. */
+  async countWrong(address: string | undefined): Promise<void> {
+    await this.limiter.penalty(hidden(addressBlock(address)));
   }
 }
 
@@ -125,9 +162,9 @@ function hidden(key: string): string {
   return createHash('sha256').update(key).digest('base64url');
 }
 
-function tooManyTries(waitMs: number): CodedError {
+function tooManyTries(what: string, waitMs: number): CodedError {
   const retryAfterSeconds = Math.max(Math.ceil(waitMs / 1000), 1);
-  return apiError('RATE_LIMITED', `Too many wrong logins. Try again in ${retryAfterSeconds} seconds.`, {
+  return apiError('RATE_LIMITED', `Too many wrong ${what}. Try again in ${retryAfterSeconds} seconds.`, {
     retryAfterSeconds,
   });
 }

@@ -4,9 +4,10 @@ import { openSystemDatabase, type SystemDatabase } from '@atomo-cc/platform/post
 import { openRedis, type Redis } from '@atomo-cc/platform/redis';
 import { aDatabase, aRedis, type TestDatabase } from '@atomo-cc/testing';
 import { type Access, openAccess } from './access.js';
-import { addressBlock, LOGIN_LIMITS } from './brakes.js';
+import { addressBlock, LOGIN_LIMITS, REFRESH_LIMIT } from './brakes.js';
 import type { Person } from './principal.js';
 import { accessEntities, accessMigrations } from './schema.js';
+import { newRefreshToken, writeRefreshToken } from './tokens.js';
 import { ensureFirstAdmin } from './users.js';
 
 const ADMIN = { email: 'ada@example.com', password: 'a long passphrase' };
@@ -300,6 +301,45 @@ describe('what the log is told of refusals', () => {
     await database.asOwner('alter table gone rename to event_streams');
     await refusals.close();
     expect(await events()).toMatchObject([{ data: { count: 1, addresses: 1 } }]);
+  });
+});
+
+describe('the brake on wrong refresh tokens', () => {
+  const wrong = () => writeRefreshToken(newRefreshToken());
+
+  test.each(['shared in Redis', 'of a process without it'])(
+    'holds one address back after 1,000, and tells the log once: %s',
+    async (counts) => {
+      const one = counts === 'shared in Redis' ? aProcess() : openAccess(system, { secret: 'a secret of this test' });
+      const two = counts === 'shared in Redis' ? aProcess() : one;
+      opened.push(one);
+      const office = { address: '192.0.2.1' };
+      const { refreshToken } = await one.logins.login(ADMIN, office);
+      const tries = times(REFRESH_LIMIT.tries).map((n) => (n % 2 ? one : two).sessions.refresh(wrong(), office));
+      expect(await outcomes(tries)).toEqual({ UNAUTHENTICATED: REFRESH_LIMIT.tries });
+      for (const { sessions } of [one, two]) {
+        await expect(sessions.refresh(wrong(), office)).rejects.toMatchObject(LIMITED);
+      }
+      // What cannot be a token costs nothing, elsewhere nobody has to wait, and what was held back is good afterwards.
+      await expect(one.sessions.refresh('no token', office)).rejects.toMatchObject(UNAUTHENTICATED);
+      const { sessions } = one;
+      expect(await sessions.refresh(refreshToken, { address: '192.0.2.2' })).toMatchObject({
+        user: { email: ADMIN.email },
+      });
+      await Promise.all([one.refusals.flush(), two.refusals.flush()]);
+      const told = (await events()).filter(({ type }) => type === 'access.denied');
+      expect(told.every(({ data }) => data['operation'] === 'POST /auth/refresh')).toBe(true);
+      expect(told.reduce((sum, { data }) => sum + (data['count'] as number), 0)).toBe(2);
+    },
+  );
+
+  test('never counts right ones', async () => {
+    const { logins, sessions } = aProcess();
+    const office = { address: '192.0.2.1' };
+    let { refreshToken } = await logins.login(ADMIN, office);
+    const counted = await redis.keys('atomo:login:*');
+    for (const _ of times(20)) ({ refreshToken } = await sessions.refresh(refreshToken, office));
+    expect(await redis.keys('atomo:login:*')).toEqual(counted);
   });
 });
 

@@ -1,11 +1,22 @@
 import { Not } from 'typeorm';
 import { accessEvent, accessStream } from '@atomo-cc/events';
-import { apiError, type Clock, isUuid, systemClock, type TenantId, type UserId, uuidv7 } from '@atomo-cc/kernel';
+import {
+  apiError,
+  type Clock,
+  isCodedError,
+  isUuid,
+  systemClock,
+  type TenantId,
+  type UserId,
+  uuidv7,
+} from '@atomo-cc/kernel';
 import type { SystemDatabase, Tx } from '@atomo-cc/platform/postgres';
 import { NOBODY, recordAccess } from './access-log.js';
 import { Beliefs } from './beliefs.js';
+import type { RefreshBrake } from './brakes.js';
 import { Credentials, endSessions, isStillHash, openSession, rotateSession } from './credentials.js';
 import { type Origin, type Person, type Principal, SCOPES } from './principal.js';
+import type { Refusals } from './refusals.js';
 import {
   ACCESS_TOKEN_SECONDS,
   AccessTokens,
@@ -13,6 +24,7 @@ import {
   issueAccessToken,
   newRefreshToken,
   readRefreshToken,
+  type RefreshToken,
   secretHash,
   type TokenKeys,
   writeRefreshToken,
@@ -64,6 +76,8 @@ export class Sessions {
   constructor(
     system: SystemDatabase,
     private readonly keys: TokenKeys,
+    private readonly brake: RefreshBrake,
+    private readonly refusals: Refusals,
     private readonly options: AccessOptions = {},
   ) {
     this.credentials = new Credentials(system);
@@ -105,23 +119,20 @@ export class Sessions {
   /**
    * Exchanges a refresh token for new tokens; each can be used once. One that comes a second time is in two hands, and
    * nobody can tell which of them is the thief's: the session ends (RFC 9700 §4.14.2).
-   * @throws CodedError UNAUTHENTICATED
+   * @throws CodedError UNAUTHENTICATED; RATE_LIMITED after too many wrong ones from one address
    */
   async refresh(refreshToken: string, from: Origin = {}): Promise<Grant> {
     const token = readRefreshToken(refreshToken);
-    const now = this.clock.now();
-    const at = new Date(now);
-    const session = token && (await this.credentials.active({ familyHash: secretHash(token.family) }, at));
-    if (!token || !session) throw invalidRefreshToken();
-    const next = newRefreshToken(token.family);
-    const [was, is] = [secretHash(token.secret), secretHash(next.secret)];
-    const { id, user } = session;
-    const until = new Date(now + IDLE_MS);
-    if (!(await this.credentials.system.transaction((tx) => rotateSession(tx, id, was, is, at, until)))) {
-      await this.endReused(id, user, from);
-      throw invalidRefreshToken();
-    }
-    return this.grant(id, user, writeRefreshToken(next), now);
+    // Costs nothing to tell, so it is not counted.
+    if (!token) throw invalidRefreshToken();
+    await this.brake.check(from.address).catch((error: unknown) => {
+      if (isCodedError(error)) this.refusals.denied(null, 'POST /auth/refresh', from);
+      throw error;
+    });
+    const grant = await this.exchange(token, from);
+    if (grant) return grant;
+    await this.brake.countWrong(from.address);
+    throw invalidRefreshToken();
   }
 
   /** Ends the caller's session: at once in this process, within 5 s in others. */
@@ -192,6 +203,23 @@ export class Sessions {
 
   private now(): Date {
     return new Date(this.clock.now());
+  }
+
+  /** @returns undefined for a token that is none, or was used before */
+  private async exchange(token: RefreshToken, from: Origin): Promise<Grant | undefined> {
+    const now = this.clock.now();
+    const at = new Date(now);
+    const session = await this.credentials.active({ familyHash: secretHash(token.family) }, at);
+    if (!session) return undefined;
+    const next = newRefreshToken(token.family);
+    const [was, is] = [secretHash(token.secret), secretHash(next.secret)];
+    const { id, user } = session;
+    const until = new Date(now + IDLE_MS);
+    if (!(await this.credentials.system.transaction((tx) => rotateSession(tx, id, was, is, at, until)))) {
+      await this.endReused(id, user, from);
+      return undefined;
+    }
+    return this.grant(id, user, writeRefreshToken(next), now);
   }
 
   private async write<Result>(tenant: TenantId, work: (tx: Tx) => Promise<Result>): Promise<Result> {
