@@ -102,6 +102,12 @@ describe('a folder on disk', () => {
     fs.writeFileSync(on('a'), 'file');
     expect(await folder.write('a/b.md', bytesOf('one'), null)).toMatchObject({ outcome: 'refused' });
     expect(read('a')).toBe('file');
+    fs.mkdirSync(on('b'));
+    fs.writeFileSync(on('b/c.md'), 'in it');
+    const inTheWay = { outcome: 'refused', reason: 'A folder of this name is here.' };
+    expect(await folder.write('b', bytesOf('one'), null)).toEqual(inTheWay);
+    expect(await folder.move('a', 'b', hash('file'))).toEqual(inTheWay);
+    expect([read('a'), read('b/c.md')]).toEqual(['file', 'in it']);
   });
 
   it('puts beside the new file what somebody wrote in the moment before a crash', async () => {

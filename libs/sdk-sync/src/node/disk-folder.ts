@@ -131,6 +131,7 @@ export class DiskFolder implements LocalFiles {
       const fresh = await this.#underWay(content, expected !== null);
       try {
         if (expected === null) {
+          if (isFolder(await fs.lstat(target).catch(() => null))) return FOLDER_THERE;
           // A hard link is made only where nothing is.
           await fs.link(fresh, target).catch(async (error: NodeJS.ErrnoException) => {
             if (!LINKLESS.has(error.code ?? '')) throw error;
@@ -173,6 +174,7 @@ export class DiskFolder implements LocalFiles {
       const way = await this.#open(path.dirname(target));
       if (way) return way;
       const [there, here] = [await fs.lstat(target).catch(() => null), await fs.lstat(from)];
+      if (isFolder(there)) return FOLDER_THERE;
       // On a disk that ignores case the target of a change of case is the file itself.
       if (there && (there.ino !== here.ino || there.dev !== here.dev)) return CHANGED;
       await fs.rename(from, target);
@@ -428,6 +430,8 @@ let count = 0;
 
 const DONE: LocalOutcome = { outcome: 'done' };
 const CHANGED: LocalOutcome = { outcome: 'changed' };
+/** Looking again would not help: folders are in no scan, so the next plan would be the same. */
+const FOLDER_THERE: LocalOutcome = { outcome: 'refused', reason: 'A folder of this name is here.' };
 /** File systems without hard links. */
 const LINKLESS: ReadonlySet<string> = new Set(['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS', 'EMLINK', 'EXDEV']);
 /** What is wrong with one file, and not with the disk. */
@@ -444,6 +448,10 @@ const REFUSED_BY_DISK: ReadonlySet<string> = new Set([
   'ETXTBSY',
   'EXDEV',
 ]);
+
+function isFolder(stat: Stats | null): boolean {
+  return stat?.isDirectory() ?? false;
+}
 
 /** A file looks the same when these are the same. */
 function lookOf({ size, mtimeMs, ctimeMs, ino }: Stats): string {
