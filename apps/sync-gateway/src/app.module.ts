@@ -45,6 +45,7 @@ export class AppModule {
     return {
       module: AppModule,
       imports: [
+        credentials,
         files,
         protocol2,
         ConnectionsModule.on(over(ground, feeds, handshake, files, protocol2)),

@@ -16,7 +16,6 @@ import {
 } from '@atomo-cc/sync-protocol';
 import { AppModule } from './app.module.js';
 import type { GatewayConfig } from './config.js';
-import { bearerOf, Denials } from './credentials/index.js';
 import { restFault } from './faults/index.js';
 import { gatewayMigrations } from './migrations.js';
 import { Relay, SocketServer } from './sockets/index.js';
@@ -63,12 +62,11 @@ function configure(app: NestFastifyApplication): void {
   fastify.addContentTypeParser('application/octet-stream', { parseAs: 'buffer' }, (_request, body, done) =>
     done(null, body),
   );
-  tellDenials(fastify, app.get(Denials));
   // Keys ride in a header that a page must set on purpose, never in a cookie: any origin may ask, none is trusted.
   app.enableCors({
     origin: '*',
     methods: ['GET', 'POST', 'PUT', 'PATCH', 'DELETE'],
-    allowedHeaders: ['content-type', KEY_HEADER, DEVICE_HEADER, 'range', 'if-none-match'],
+    allowedHeaders: ['content-type', KEY_HEADER, DEVICE_HEADER, 'range', 'if-match', 'if-none-match'],
     exposedHeaders: ['x-request-id', 'etag', 'content-range', 'accept-ranges'],
     maxAge: PREFLIGHT_SECONDS,
   });
@@ -78,18 +76,6 @@ function configure(app: NestFastifyApplication): void {
   app.get(Health).add('postgres', () => database.ping());
   addProtocolHealth(fastify, database);
   addDescriptions(fastify);
-}
-
-/** Lets the log know of what a key was refused, and of who tries the admin routes without the master key. */
-function tellDenials(fastify: FastifyInstance, denials: Denials): void {
-  fastify.addHook('onResponse', async (request, reply) => {
-    if (reply.statusCode !== 401 && reply.statusCode !== 403) return;
-    const route = request.routeOptions.url ?? 'none';
-    const [operation, from] = [`${request.method} ${route}`, { address: request.ip, requestId: request.id }];
-    const key = bearerOf(request);
-    if (route.startsWith(`/${REST_BASE}/admin`)) denials.ofNobody(operation, from);
-    else if (key && reply.statusCode === 403) denials.ofKey(key, operation, from);
-  });
 }
 
 /** GET /health as protocol 1 has it, beside the /health/live and /health/ready of every service. */

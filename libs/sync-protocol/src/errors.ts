@@ -23,6 +23,8 @@ export const SYNC_PROTOCOL_2_ERRORS = {
   QUOTA_EXCEEDED: 'The store has no room for it. Delete files, or ask the operator for a larger quota.',
   RATE_LIMITED: 'Too much at once with this key. Wait for details.retryAfterMs, then go on.',
   RESYNC_REQUIRED: 'The cursor is of another epoch, or older than the log. Read a snapshot and go on from its head.',
+  PRECONDITION_FAILED:
+    'The file is not what If-Match or If-None-Match asks for; details.current tells what it is. Merge, then ask anew.',
   OP_ID_REUSED: 'Another operation was sent under this opId. Make a new id for each operation.',
   KEY_REVOKED: 'The key was revoked. Ask for another.',
   KEY_EXPIRED: 'The time of the key is over. Ask for another.',
@@ -43,7 +45,7 @@ export type SyncErrorCode = keyof typeof SYNC_PROTOCOL_ERRORS;
 /** A code of protocol 2: those of protocol 1 and its own. */
 export type Sync2ErrorCode = SyncErrorCode | keyof typeof SYNC_PROTOCOL_2_ERRORS;
 
-/** The HTTP status of each code. A body over the limit of its route answers 413 in both protocols. */
+/** The HTTP status of each code. A body over its route's limit answers 413 in both protocols, a condition in headers 412. */
 export const SYNC_ERROR_STATUS: Readonly<Record<Sync2ErrorCode, number>> = {
   UNAUTHORIZED: 401,
   FORBIDDEN: 403,
@@ -60,6 +62,7 @@ export const SYNC_ERROR_STATUS: Readonly<Record<Sync2ErrorCode, number>> = {
   QUOTA_EXCEEDED: 507,
   RATE_LIMITED: 429,
   RESYNC_REQUIRED: 410,
+  PRECONDITION_FAILED: 412,
   OP_ID_REUSED: 409,
   KEY_REVOKED: 401,
   KEY_EXPIRED: 401,
@@ -77,6 +80,7 @@ const NEAREST_OF_PROTOCOL_1: Readonly<Record<keyof typeof SYNC_PROTOCOL_2_ERRORS
   QUOTA_EXCEEDED: 'FORBIDDEN',
   RATE_LIMITED: 'INTERNAL_ERROR',
   RESYNC_REQUIRED: 'VALIDATION_ERROR',
+  PRECONDITION_FAILED: 'CONFLICT',
   OP_ID_REUSED: 'CONFLICT',
   KEY_REVOKED: 'UNAUTHORIZED',
   KEY_EXPIRED: 'UNAUTHORIZED',

@@ -89,6 +89,8 @@ const anObject = shape<object>({ type: 'object' });
 const tenant = queryShape(TenantQuery);
 const page = queryShape(PageQuery);
 const DEVICE = ['x-device-id'];
+/** Headers with which a write says what it expects, by the ETag of the file; 412 when it is not so. */
+const CONDITIONS = ['if-match', 'if-none-match'];
 
 /** Every route of the gateway, in the order in which the documents tell of them. */
 export const ROUTES: readonly Route[] = [
@@ -98,13 +100,15 @@ export const ROUTES: readonly Route[] = [
     needs: ['read'],
     summary: 'One file with its content when only `path` is given; else a page of files, of which `path` is a prefix.',
     query: queryShape(ListQuery),
-    answers: { 200: either(FileWithContent, FileList) },
+    headers: ['if-none-match'],
+    answers: { 200: either(FileWithContent, FileList), 304: null },
   }),
   v1({
     method: 'POST',
     path: '/files',
     needs: ['write'],
     summary: 'Makes a file. CONFLICT when there is one.',
+    headers: CONDITIONS,
     body: requestShape(FileBody),
     answers: { 201: FileView },
   }),
@@ -113,6 +117,7 @@ export const ROUTES: readonly Route[] = [
     path: '/files',
     needs: ['write'],
     summary: 'Writes a file whole, and makes it when there is none.',
+    headers: CONDITIONS,
     body: requestShape(FileBody),
     answers: { 200: FileView },
   }),
@@ -121,6 +126,7 @@ export const ROUTES: readonly Route[] = [
     path: '/files',
     needs: ['write'],
     summary: 'Moves a file. CONFLICT when there is one at the target.',
+    headers: CONDITIONS,
     body: requestShape(RenameBody),
     answers: { 200: FileMoved },
   }),
@@ -129,6 +135,7 @@ export const ROUTES: readonly Route[] = [
     path: '/files',
     needs: ['write'],
     summary: 'Deletes a file; a missing one is no fault.',
+    headers: CONDITIONS,
     query: queryShape(FileQuery),
     answers: { 204: null },
   }),

@@ -36,10 +36,15 @@ export function faultOf(error: unknown, protocol: 1 | 2): Fault {
   if (protocol === 2) return { status: SYNC_ERROR_STATUS[body.code], body, isOurs };
   const { retryable: _none, ...rest } = body;
   const code = protocol1Code(body.code);
-  // Which of the two says that a body was too long is older than the codes of protocol 2.
-  const status = body.code === 'PAYLOAD_TOO_LARGE' ? 413 : SYNC_ERROR_STATUS[code];
-  return { status, body: { ...rest, code }, isOurs };
+  return {
+    status: SYNC_ERROR_STATUS[SAID_BY_STATUS.has(body.code) ? body.code : code],
+    body: { ...rest, code },
+    isOurs,
+  };
 }
+
+/** What HTTP has a status for that protocol 1 has no code for. */
+const SAID_BY_STATUS: ReadonlySet<string> = new Set<Sync2ErrorCode>(['PAYLOAD_TOO_LARGE', 'PRECONDITION_FAILED']);
 
 function known(error: unknown) {
   if (isCodedError(error) && isSyncErrorCode(error.code)) return error;

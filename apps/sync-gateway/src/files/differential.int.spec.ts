@@ -12,7 +12,7 @@ import {
 } from '@atomo-cc/sync-protocol';
 import { aDatabase, seeded, type TestDatabase } from '@atomo-cc/testing';
 import { gatewayMigrations } from '../migrations.js';
-import { type Answer, type Client, Device2, hashOf, TestGateway } from '../testing/index.js';
+import { type Answer, type Client, Device2, hashOf, putOf, TestGateway } from '../testing/index.js';
 
 const SEED = Number(process.env['DIFFERENTIAL_SEED'] ?? Date.now() % 1_000_000);
 /** More by hand: DIFFERENTIAL_STEPS=5000. */
@@ -241,3 +241,59 @@ it(`the same ${STEPS} operations end in the same files, log and history, whichev
     expect({ of: ends[place]!.name, ...view }).toEqual({ of: ends[place]!.name, ...views[0] });
   }
 }, 600_000);
+
+/** A write or a deletion on condition: of a content that was written before, of no file, or of none at all. */
+interface Guarded {
+  readonly path: string;
+  /** Null: a deletion. */
+  readonly content: string | null;
+  readonly base: string | null | undefined;
+}
+
+function* guarded(next: () => number): Generator<Guarded> {
+  const pick = <Item>(from: readonly Item[]) => from[Math.floor(next() * from.length)]!;
+  const written: string[] = ['never'];
+  for (let step = 0; step < STEPS; step += 1) {
+    const content = next() < 0.8 ? `note ${step}` : null;
+    yield { path: pick(['a.md', 'b.md', 'A.md']), content, base: pick([...written.slice(-3), null, undefined]) };
+    if (content !== null) written.push(content);
+  }
+}
+
+it(`a condition is decided the same by the headers of REST and by the baseHash of push (seed ${SEED})`, async () => {
+  const aKey = async () => (await (await gateway.aStore()).aKey()).key;
+  const [byHeaders, byBase] = [await aKey(), await aKey()];
+  const device = await Device2.connect(gateway, byBase);
+  const overHeaders = async ({ path, content, base }: Guarded) => {
+    const conditions: Record<string, string> =
+      base === undefined ? {} : base === null ? { 'if-none-match': '*' } : { 'if-match': `"${hashOf(base)}"` };
+    const answer =
+      content === null
+        ? await gateway.call('DELETE', `/api/v1/files?path=${path}`, byHeaders, undefined, conditions)
+        : await gateway.call('PUT', '/api/v1/files', byHeaders, { path, content }, conditions);
+    const { details } = (answer.body as { error?: { details?: unknown } }).error ?? {};
+    return {
+      code: answer.status === 412 ? 'CONFLICT' : answer.status === 409 ? 'PATH_COLLISION' : restCode(answer),
+      details,
+    };
+  };
+  const overPushed = async ({ path, content, base }: Guarded) => {
+    const op = content === null ? { op: 'delete', path } : putOf(path, content);
+    const result = await device.op({
+      ...op,
+      ...(base !== undefined && { baseHash: base === null ? null : hashOf(base) }),
+    });
+    return result.success ? { code: 'done' } : { code: result.error.code, details: result.error.details };
+  };
+  const codes = new Map<string, number>();
+  const withoutId = ({ code, details }: { code: string; details?: unknown }) =>
+    JSON.parse(JSON.stringify({ code, details }, (name, held: unknown) => (name === 'fileId' ? null : held))) as object;
+  for (const step of guarded(seeded(SEED))) {
+    const [one, other] = await Promise.all([overHeaders(step), overPushed(step)]);
+    codes.set(other.code, (codes.get(other.code) ?? 0) + 1);
+    expect({ step, ...withoutId(one) }).toEqual({ step, ...withoutId(other) });
+  }
+  expect([...codes.keys()].toSorted()).toEqual(['CONFLICT', 'PATH_COLLISION', 'done']);
+  const [first, second] = [await seen(byHeaders, new Map()), await seen(byBase, new Map())];
+  expect(first).toEqual(second);
+}, 60_000);

@@ -67,8 +67,8 @@ export class FileWrites {
 
   /**
    * Carries out a write and tells the store's readers.
-   * @throws CodedError CONFLICT, PATH_COLLISION, NOT_FOUND, QUOTA_EXCEEDED, OP_ID_REUSED, INTERNAL_ERROR (too much waits, or
-   *   the gateway stops)
+   * @throws CodedError CONFLICT, PRECONDITION_FAILED, PATH_COLLISION, NOT_FOUND, QUOTA_EXCEEDED, OP_ID_REUSED, INTERNAL_ERROR
+   *   (too much waits, or the gateway stops)
    */
   write(write: Write): Promise<Written> {
     const { storeId } = write.key;

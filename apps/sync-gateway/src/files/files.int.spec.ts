@@ -509,6 +509,63 @@ describe('the REST routes', () => {
     }
   });
 
+  it('name what a file holds by its ETag, send it only to those who do not have it, and write only what they expect', async () => {
+    const { store, key } = await aPair();
+    const file = '/api/v1/files?path=a.md';
+    const put = (content: string, conditions: Record<string, string> = {}) =>
+      gateway.call('PUT', '/api/v1/files', key, { path: 'a.md', content }, conditions);
+    const [one, two] = [`"${hash('one')}"`, `"${hash('two')}"`];
+    const current = { path: 'a.md', hash: hash('one'), deleted: false };
+    const failed = (what: unknown) => ({
+      status: 412,
+      body: { error: { code: 'CONFLICT', message: expect.any(String) as string, details: { current: what } } },
+    });
+
+    expect(await put('one', { 'if-match': '*' })).toMatchObject(failed(null));
+    const made = await put('one', { 'if-none-match': '*' });
+    expect([made.status, made.headers.get('etag')]).toEqual([200, one]);
+    expect(await put('x', { 'if-none-match': '*' })).toMatchObject(failed(current));
+    for (const known of [one, `"x", W/${one}`, '*']) {
+      const same = await gateway.call('GET', file, key, undefined, { 'if-none-match': known });
+      expect([known, same.status, same.body, same.headers.get('etag')]).toEqual([known, 304, '', one]);
+    }
+    const other = await gateway.call('GET', file, key, undefined, { 'if-none-match': two });
+    expect([other.status, other.headers.get('etag'), other.headers.get('cache-control')]).toEqual([
+      200,
+      one,
+      'private, no-cache',
+    ]);
+
+    for (const wrong of [two, `W/${one}`]) expect(await put('x', { 'if-match': wrong })).toMatchObject(failed(current));
+    const gone = (conditions: Record<string, string>) => gateway.call('DELETE', file, key, undefined, conditions);
+    const moved = (conditions: Record<string, string>, path = 'a.md') =>
+      gateway.call('PATCH', '/api/v1/files', key, { path, newPath: 'b.md' }, conditions);
+    expect(await gone({ 'if-match': two })).toMatchObject(failed(current));
+    expect(await moved({ 'if-match': two })).toMatchObject(failed(current));
+    expect(await moved({ 'if-match': '*' }, 'none.md')).toMatchObject(failed(null));
+    expect(await gone({ 'if-match': hash('one') })).toMatchObject({ status: 400 });
+    // Who may not read is told no more than that it is not so.
+    const { key: drop } = await store.aKey('write');
+    const blind = await gateway.call('PUT', '/api/v1/files', drop, { path: 'a.md', content: 'x' }, { 'if-match': two });
+    expect([blind.status, JSON.stringify(blind.body)]).toEqual([412, expect.not.stringMatching(/current|sha256/)]);
+    // None of it has changed anything.
+    expect((await gateway.file(key, 'a.md')).body).toMatchObject({ content: 'one', seq: 1 });
+
+    expect(await put('two', { 'if-match': `${two}, ${one}`, 'if-none-match': two })).toMatchObject({ status: 200 });
+    const away = await moved({ 'if-match': two });
+    expect([away.status, away.headers.get('etag')]).toEqual([200, two]);
+    expect((await put('new', { 'if-match': two })).body).toMatchObject({
+      error: { details: { current: { hash: null, deleted: true } } },
+    });
+    expect((await gateway.call('DELETE', '/api/v1/files?path=b.md', key, undefined, { 'if-match': two })).status).toBe(
+      204,
+    );
+    // What is gone already is as it was wanted.
+    expect((await gateway.call('DELETE', '/api/v1/files?path=b.md', key, undefined, { 'if-match': two })).status).toBe(
+      204,
+    );
+  });
+
   it('tell of every file that DELETE /files/all deletes (defect 13)', async () => {
     const { store, key, reader } = await aPair();
     for (const path of ['b.md', 'a.md', 'c.md'])

@@ -4,17 +4,20 @@ import { Bounds } from '../bounds/index.js';
 import { Contents } from '../contents/index.js';
 import { requirePath, type StoreKey } from '../credentials/index.js';
 import { FileWrites } from './file-writes.js';
-import type { Outcome } from './workspace.js';
+import type { Expectation } from './preconditions.js';
+import type { Intent, Outcome } from './workspace.js';
 
 /** Who writes, and the socket that need not hear of it. */
 export interface Protocol1Writer {
   readonly key: StoreKey;
   readonly sender?: string;
+  /** What must hold of the file at the path; for REST alone, events know no conditions. */
+  readonly expected?: readonly Expectation[];
 }
 
 /**
- * What protocol 1 writes, the same for its sockets and its routes. It knows no preconditions: the last writer wins, and what
- * was overwritten is in the history. A key that does too much at once is kept waiting, because the plugin takes a refusal
+ * What protocol 1 writes, the same for its sockets and its routes. Without a precondition the last writer wins, and
+ * what was overwritten is in the history. A key that does too much at once is kept waiting, because the plugin takes a refusal
  * for a write.
  */
 @Injectable()
@@ -33,12 +36,12 @@ export class Protocol1Writes {
   ): Promise<Outcome> {
     await this.admit(writer, content.length, path);
     const prepared = await this.contents.ofContent(writer.key, path, content);
-    return this.write(writer, { kind: 'put', path, content: prepared, existing });
+    return this.write(writer, { kind: 'put', path, content: prepared, existing, expected: writer.expected ?? [] });
   }
 
   async delete(writer: Protocol1Writer, path: SyncPath): Promise<Outcome> {
     await this.admit(writer, 0, path);
-    return this.write(writer, { kind: 'delete', path });
+    return this.write(writer, { kind: 'delete', path, expected: writer.expected ?? [] });
   }
 
   /** Deletes all files that the key covers. */
@@ -54,7 +57,7 @@ export class Protocol1Writes {
   async rename(writer: Protocol1Writer, from: SyncPath, to: SyncPath): Promise<Outcome> {
     await this.admit(writer, 0, from, to);
     const instead = await this.contents.ofContent(writer.key, to, '');
-    return this.write(writer, { kind: 'rename', from, to, instead });
+    return this.write(writer, { kind: 'rename', from, to, instead, expected: writer.expected ?? [] });
   }
 
   private async admit({ key }: Protocol1Writer, bytes: number, ...paths: SyncPath[]): Promise<void> {
@@ -62,8 +65,12 @@ export class Protocol1Writes {
     await this.bounds.takeSlowly(key.id, 1, bytes);
   }
 
-  private async write({ key, sender }: Protocol1Writer, intent: Parameters<FileWrites['write']>[0]['intent']) {
-    const { outcome } = await this.writes.write({ key, intent, ...(sender !== undefined && { sender }) });
+  private async write({ key, sender }: Protocol1Writer, intent: Intent) {
+    const { outcome } = await this.writes.write({
+      key,
+      intent,
+      ...(sender !== undefined && { sender }),
+    });
     return outcome;
   }
 }

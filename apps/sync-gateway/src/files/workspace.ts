@@ -12,6 +12,7 @@ import {
 } from '@atomo-cc/sync-protocol';
 import type { Carried, FileContent } from '../contents/index.js';
 import type { Logged } from '../log/index.js';
+import { type Expectation, isMet } from './preconditions.js';
 
 /** What a client wants changed. */
 export type Intent =
@@ -21,16 +22,16 @@ export type Intent =
       readonly content: FileContent;
       /** What happens when the file is there: it is overwritten, left as it is, or the change is refused. */
       readonly existing: 'overwrite' | 'keep' | 'refuse';
-      readonly base?: ContentHash | null | undefined;
+      readonly expected?: readonly Expectation[];
     }
-  | { readonly kind: 'delete'; readonly path: SyncPath; readonly base?: ContentHash | null | undefined }
+  | { readonly kind: 'delete'; readonly path: SyncPath; readonly expected?: readonly Expectation[] }
   /** All files below the folder; null: all files. */
   | { readonly kind: 'delete-folder'; readonly folder: SyncPath | null }
   | {
       readonly kind: 'rename';
       readonly from: SyncPath;
       readonly to: SyncPath;
-      readonly base?: ContentHash | null | undefined;
+      readonly expected?: readonly Expectation[];
       /** What protocol 1 makes of a missing source: an empty file at the target, where that destroys nothing. */
       readonly instead?: FileContent;
     }
@@ -102,7 +103,7 @@ export class Workspace {
     readonly files: Map<PathKey, FileNow>,
   ) {}
 
-  /** @throws CodedError CONFLICT, PATH_COLLISION, NOT_FOUND, QUOTA_EXCEEDED, PAYLOAD_TOO_LARGE; nothing is changed then */
+  /** @throws CodedError CONFLICT, PRECONDITION_FAILED, PATH_COLLISION, NOT_FOUND, QUOTA_EXCEEDED, PAYLOAD_TOO_LARGE; nothing is changed then */
   decide(author: Author, intent: Intent): Outcome {
     switch (intent.kind) {
       case 'put':
@@ -119,7 +120,7 @@ export class Workspace {
   }
 
   private put(author: Author, intent: Intent & { kind: 'put' }): Outcome {
-    const { path, content, existing, base } = intent;
+    const { path, content, existing, expected = [] } = intent;
     const key = pathKey(path);
     const was = this.files.get(key);
     const live = was?.isLive ? was : null;
@@ -128,7 +129,7 @@ export class Workspace {
     if (live && existing === 'refuse') throw occupied(author, path);
     // Protocol 1 has a change for every write; an operation that finds what it wants has none.
     if (live && live.hash === content.hash && author.opId !== null) return this.unchanged(live);
-    this.require(author, base, was);
+    this.require(author, expected, was);
     const more = content.size - (live?.size ?? 0);
     if (more > 0 && this.grown.bytes + more > this.room) {
       throw syncError('QUOTA_EXCEEDED', 'The store is full.', { bytesOver: this.grown.bytes + more - this.room });
@@ -148,15 +149,15 @@ export class Workspace {
     };
     const change = this.log(author, live ? 'modify' : 'create', file, live, { bytes: content.bytes });
     this.replace(live, file);
-    const overwrote = base === undefined && live ? { overwrote: { hash: live.hash!, seq: live.seq } } : {};
+    const overwrote = expected.length === 0 && live ? { overwrote: { hash: live.hash!, seq: live.seq } } : {};
     return { seq: file.seq, changes: [change], file, ...overwrote };
   }
 
-  private delete(author: Author, { path, base }: Intent & { kind: 'delete' }): Outcome {
+  private delete(author: Author, { path, expected = [] }: Intent & { kind: 'delete' }): Outcome {
     const was = this.files.get(pathKey(path));
     const live = was?.isLive && was.path === path ? was : null;
     if (!live) return this.unchanged(null);
-    this.require(author, base, live);
+    this.require(author, expected, live);
     return { seq: this.head + 1, changes: [this.bury(author, live)], file: null };
   }
 
@@ -166,7 +167,7 @@ export class Workspace {
     return { seq: this.head, changes, file: null };
   }
 
-  private rename(author: Author, { from, to, base, instead }: Intent & { kind: 'rename' }): Outcome {
+  private rename(author: Author, { from, to, expected = [], instead }: Intent & { kind: 'rename' }): Outcome {
     const fromKey = pathKey(from);
     const was = this.files.get(fromKey);
     const source = was?.isLive && was.path === from ? was : null;
@@ -174,14 +175,17 @@ export class Workspace {
     if (target?.isLive && target !== source)
       throw target.path === to ? occupied(author, to) : collision(author, to, target.path);
     if (!source) {
-      if (instead) return this.put(author, { kind: 'put', path: to, content: instead, existing: 'keep' });
+      if (instead) {
+        this.require(author, expected, was?.isLive ? undefined : was);
+        return this.put(author, { kind: 'put', path: to, content: instead, existing: 'keep' });
+      }
       throw syncError(
         'NOT_FOUND',
         `There is no file ${from}.`,
         author.canRead && was ? { current: currentOf(was) } : {},
       );
     }
-    this.require(author, base, source);
+    this.require(author, expected, source);
     if (from === to) return this.unchanged(source);
     const change = this.move(author, source, to);
     return { seq: this.head, changes: [change], file: this.files.get(pathKey(to))! };
@@ -292,12 +296,11 @@ export class Workspace {
     return { seq: this.head, changes: [], file };
   }
 
-  private require(author: Author, base: ContentHash | null | undefined, was: FileNow | undefined): void {
-    if (base === undefined) return;
-    const there = was?.isLive ? was.hash : null;
-    if (there === base) return;
+  /** An operation meets CONFLICT; a request whose headers ask for a condition is told that this was not met. */
+  private require(author: Author, expected: readonly Expectation[], was: FileNow | undefined): void {
+    if (isMet(expected, was?.isLive ? was.hash : null)) return;
     throw syncError(
-      'CONFLICT',
+      author.opId === null ? 'PRECONDITION_FAILED' : 'CONFLICT',
       'The file has changed meanwhile.',
       author.canRead ? { current: was ? currentOf(was) : null } : {},
     );

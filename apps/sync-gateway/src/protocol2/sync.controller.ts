@@ -28,9 +28,10 @@ import {
 } from '@atomo-cc/sync-protocol';
 import { Bearer, Needs, type StoreKey, StoreKeyGuard } from '../credentials/index.js';
 import { Feeds } from '../feeds/index.js';
+import { expectedByHeaders, isMet, type Preconditions, tagOf } from '../files/index.js';
 import { trash, versions } from '../log/index.js';
 import { byteRange } from './byte-range.js';
-import { Sync } from './sync.js';
+import { type Caller, Sync } from './sync.js';
 
 /** A device's id, as the protocol bounds it. */
 const DEVICE = /^[\x21-\x7e]{1,64}$/;
@@ -93,10 +94,10 @@ export class SyncController {
   @HttpCode(200)
   async push(
     @Bearer() key: StoreKey,
-    @Headers(DEVICE_HEADER) device: string | undefined,
+    @Req() request: FastifyRequest,
     @Body() body: unknown,
   ): Promise<{ results: OpResult[] }> {
-    return this.sync.push(key, deviceOf(device), body);
+    return this.sync.push(key, callerOf(request), body);
   }
 
   @Post('blobs/missing')
@@ -124,13 +125,14 @@ export class SyncController {
     @Bearer() key: StoreKey,
     @Param('hash') name: string,
     @Headers('range') range: string | undefined,
-    @Headers('if-none-match') known: string | undefined,
+    @Headers() headers: Preconditions,
     @Res() reply: FastifyReply,
   ): Promise<void> {
     const hash = hashOf(name);
+    const expected = expectedByHeaders({ 'if-none-match': headers['if-none-match'] });
     const size = await this.sync.sizeOf(key, hash);
     void reply.headers({
-      etag: `"${hash}"`,
+      etag: tagOf(hash),
       'accept-ranges': 'bytes',
       'cache-control': 'private, max-age=31536000, immutable',
       // Somebody else's bytes, on our origin: never a page, whatever is in them.
@@ -138,7 +140,7 @@ export class SyncController {
       'content-disposition': 'attachment',
       'x-content-type-options': 'nosniff',
     });
-    if (known === `"${hash}"`) return void reply.status(304).send();
+    if (!isMet(expected, hash)) return void reply.status(304).send();
     const wanted = byteRange(range, size);
     if (wanted === 'unsatisfiable') {
       return void reply.status(416).header('content-range', `bytes */${size}`).send();
@@ -162,11 +164,11 @@ export class SyncController {
   async restore(
     @Bearer() key: StoreKey,
     @Param('fileId') fileId: string,
-    @Headers(DEVICE_HEADER) device: string | undefined,
+    @Req() request: FastifyRequest,
     @Body() body: unknown,
   ): Promise<OpResult> {
     const wanted = parsePayload(RestoreBody, body);
-    return this.sync.restore(key, deviceOf(device), uuid(fileId), wanted);
+    return this.sync.restore(key, callerOf(request), uuid(fileId), wanted);
   }
 
   @Get('trash')
@@ -194,10 +196,10 @@ function hashOf(name: string): ContentHash {
   return name;
 }
 
-function deviceOf(header: string | undefined): string | null {
-  if (header === undefined) return null;
-  if (!DEVICE.test(header)) {
+function callerOf({ headers, ip, id }: FastifyRequest): Caller {
+  const device = headers[DEVICE_HEADER];
+  if (device !== undefined && (typeof device !== 'string' || !DEVICE.test(device))) {
     throw syncError('VALIDATION_ERROR', `${DEVICE_HEADER} must have 1 to 64 visible characters of ASCII.`);
   }
-  return header;
+  return { device: device ?? null, from: { address: ip, requestId: id } };
 }

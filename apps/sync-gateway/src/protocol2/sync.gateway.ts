@@ -43,7 +43,8 @@ export class SyncGateway {
     @MessageBody() payload: unknown,
   ): Promise<Ack2<{ results: OpResult[] }>> {
     const key = await this.keyOf(socket, 'write');
-    return { success: true, ...(await this.sync.push(key, socket.data.device!.id, payload)) };
+    const caller = { device: socket.data.device!.id, from: { address: socket.handshake.address } };
+    return { success: true, ...(await this.sync.push(key, caller, payload)) };
   }
 
   @SubscribeMessage(CLIENT_EVENTS_2.pull)

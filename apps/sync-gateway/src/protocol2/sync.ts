@@ -1,4 +1,5 @@
 import { Injectable } from '@nestjs/common';
+import type { Origin } from '@atomo-cc/access';
 import { AppDatabase } from '@atomo-cc/platform/postgres';
 import {
   type Changes,
@@ -29,9 +30,9 @@ import {
 } from '@atomo-cc/sync-protocol';
 import { Bounds } from '../bounds/index.js';
 import { Contents } from '../contents/index.js';
-import { requirePath, requirePermission, type StoreKey } from '../credentials/index.js';
+import { Denials, requirePath, requirePermission, type StoreKey } from '../credentials/index.js';
 import { errorBody } from '../faults/index.js';
-import { FileWrites, type Intent } from '../files/index.js';
+import { expectedBase, FileWrites, type Intent } from '../files/index.js';
 import { digest, pull, readSummary, restorable, snapshot } from '../log/index.js';
 
 /** Operations of one push whose bytes are made ready at the same time. */
@@ -45,6 +46,7 @@ export class Sync {
     private readonly contents: Contents,
     private readonly writes: FileWrites,
     private readonly bounds: Bounds,
+    private readonly denials: Denials,
   ) {}
 
   /** What a client is told first. Keys that may not read learn nothing of what the store holds. */
@@ -87,7 +89,7 @@ export class Sync {
    * Carries out operations in their order, each alone: a refusal is a result.
    * @throws CodedError FORBIDDEN, VALIDATION_ERROR, PAYLOAD_TOO_LARGE, RATE_LIMITED for the push as a whole
    */
-  async push(key: StoreKey, device: string | null, payload: unknown): Promise<{ results: OpResult[] }> {
+  async push(key: StoreKey, caller: Caller, payload: unknown): Promise<{ results: OpResult[] }> {
     requirePermission(key, 'write');
     const { ops } = parsePayload(Push, payload);
     if (ops.length > PUSH_LIMIT) {
@@ -107,7 +109,11 @@ export class Sync {
     }
     for (const [place, op] of ops.entries()) {
       const ready = await prepared[place]!;
-      results.push('error' in ready ? Promise.resolve(refused(op, ready.error)) : this.carryOut(key, device, ready));
+      results.push(
+        'error' in ready
+          ? Promise.resolve(this.refused(key, caller, op, ready.error))
+          : this.carryOut(key, caller, ready),
+      );
     }
     return { results: await Promise.all(results) };
   }
@@ -177,7 +183,7 @@ export class Sync {
    * Brings a version back, as an operation like any other.
    * @throws CodedError FORBIDDEN, NOT_FOUND, PATH_COLLISION
    */
-  async restore(key: StoreKey, device: string | null, fileId: string, body: RestoreBody): Promise<OpResult> {
+  async restore(key: StoreKey, caller: Caller, fileId: string, body: RestoreBody): Promise<OpResult> {
     requirePermission(key, 'write');
     this.admitReader(key);
     const found = await this.database.transaction(key.tenantId, (tx) =>
@@ -187,7 +193,7 @@ export class Sync {
     const op = { op: 'put', opId: body.opId, path: body.path ?? found.path, hash, size };
     const ready = await this.prepare(key, op);
     if ('error' in ready) throw ready.error;
-    return this.carryOut(key, device, ready);
+    return this.carryOut(key, caller, ready);
   }
 
   private admitReader(key: StoreKey): void {
@@ -209,12 +215,12 @@ export class Sync {
     switch (op.op) {
       case 'put': {
         const content = await this.contents.ofPut(key, op);
-        return { kind: 'put', path: op.path, content, existing: 'overwrite', base: op.baseHash };
+        return { kind: 'put', path: op.path, content, existing: 'overwrite', expected: expectedBase(op.baseHash) };
       }
       case 'delete':
-        return { kind: 'delete', path: op.path, base: op.baseHash };
+        return { kind: 'delete', path: op.path, expected: expectedBase(op.baseHash) };
       case 'rename':
-        return { kind: 'rename', from: op.path, to: op.newPath, base: op.baseHash };
+        return { kind: 'rename', from: op.path, to: op.newPath, expected: expectedBase(op.baseHash) };
       case 'delete-folder':
         return { kind: 'delete-folder', folder: op.path };
       case 'rename-folder':
@@ -222,15 +228,29 @@ export class Sync {
     }
   }
 
-  private async carryOut(key: StoreKey, device: string | null, { op, intent }: Operation): Promise<OpResult> {
+  private async carryOut(key: StoreKey, caller: Caller, { op, intent }: Operation): Promise<OpResult> {
     try {
       const { inline: _bytes, ...says } = op as PushOp & { inline?: string };
-      const { answer } = await this.writes.write({ key, intent, device, op: { id: op.opId, says } });
+      const { answer } = await this.writes.write({ key, intent, device: caller.device, op: { id: op.opId, says } });
       return answer!;
     } catch (error) {
-      return refused(op, error);
+      return this.refused(key, caller, op, error);
     }
   }
+
+  /** A refusal is an answer of its own, which no filter meets: what the log must know of it is told here. */
+  private refused(key: StoreKey, { from }: Caller, op: unknown, error: unknown): OpResult {
+    const { opId, op: kind } = Object(op) as { opId?: unknown; op?: unknown };
+    const body = errorBody(error);
+    this.denials.ofKey(key, `push ${String(kind)}`, body.code, from);
+    return { opId: typeof opId === 'string' ? opId : '', success: false, error: body };
+  }
+}
+
+/** Who sends operations: the device, as it names itself, and where they come from. */
+export interface Caller {
+  readonly device: string | null;
+  readonly from: Origin;
 }
 
 interface Operation {
@@ -238,11 +258,6 @@ interface Operation {
   readonly intent: Intent;
 }
 type Prepared = Operation | { readonly error: unknown };
-
-function refused(op: unknown, error: unknown): OpResult {
-  const { opId } = Object(op) as { opId?: unknown };
-  return { opId: typeof opId === 'string' ? opId : '', success: false, error: errorBody(error) };
-}
 
 /** What an operation touches: of folders, what lies below them. */
 function pathsOf(op: PushOp): SyncPath[] {

@@ -3,7 +3,7 @@ import { DEFAULT_TENANT_ID, type TenantId } from '@atomo-cc/kernel';
 import { isWholeStoreKey, parseStoreKey } from '@atomo-cc/sync-protocol';
 import { aDatabase, eventually, type TestDatabase } from '@atomo-cc/testing';
 import { gatewayMigrations } from '../migrations.js';
-import { TestGateway } from '../testing/index.js';
+import { Device2, hashOf, putOf, TestGateway } from '../testing/index.js';
 
 const OTHER_TENANT = '00000000-0000-7000-8000-0000000000aa' as TenantId;
 const NOBODY = '01900000-0000-7000-8000-000000000000';
@@ -206,6 +206,35 @@ describe('the log of the tenant', () => {
     await eventually('and so is who came without the master key', async () =>
       (await operations(`tenant-${DEFAULT_TENANT_ID}`)).some(
         ([who, data]) => who === 'nobody' && (data as { operation: string }).operation === route,
+      ),
+    );
+  });
+
+  it('says what a key was refused within a push, each kind once however often it was tried', async () => {
+    const store = await gateway.aStore('', { quotaBytes: 100 });
+    const { key, id } = await store.aKeyOf({ prefixes: ['mine'] });
+    const device = await Device2.connect(gateway, key);
+    const refused = await device.push(
+      ...Array.from({ length: 50 }, (_, place) => putOf(`theirs/${place}.md`, 'x')),
+      { op: 'delete', path: 'theirs/a.md' },
+      putOf('../up.md', 'x'),
+      putOf('mine/large.md', 'x'.repeat(101)),
+      // These are part of the work, and no concern of the log.
+      putOf('mine/a.md', 'x', { baseHash: hashOf('y') }),
+      { op: 'rename', path: 'mine/none.md', newPath: 'mine/b.md' },
+      { op: 'nonsense' },
+    );
+    expect(refused.filter(({ success }) => success)).toEqual([]);
+    await gateway.call('POST', '/api/v2/ops', key, { ops: [{ ...putOf('theirs/b.md', 'x'), opId: NOBODY }] });
+    const told = async () =>
+      (await events(`key-${id}`)).flatMap(({ type, data, actor }) => {
+        const { operation } = data as { operation: string };
+        return type === 'access.denied' ? [`${actor} ${operation}`] : [];
+      });
+    await eventually('all kinds are in the log', async () => (await told()).length === 4);
+    expect((await told()).toSorted()).toEqual(
+      ['push delete', 'push put', 'push put: PATH_INVALID', 'push put: QUOTA_EXCEEDED'].map(
+        (what) => `key:${id} ${what}`,
       ),
     );
   });

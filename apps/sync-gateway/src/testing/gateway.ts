@@ -31,6 +31,8 @@ const ANSWER_MS = 10_000;
 export interface Answer<Body = unknown> {
   readonly status: number;
   readonly body: Body;
+  /** Not enumerable, so that answers are compared by what they say. */
+  readonly headers: Headers;
 }
 
 /** A gateway on a free port, as a client sees it. */
@@ -92,17 +94,27 @@ export class TestGateway {
   }
 
   /** One REST call. */
-  async call<Body = unknown>(method: string, path: string, key?: string, body?: unknown): Promise<Answer<Body>> {
+  async call<Body = unknown>(
+    method: string,
+    path: string,
+    key?: string,
+    body?: unknown,
+    more: Readonly<Record<string, string>> = {},
+  ): Promise<Answer<Body>> {
     const response = await fetch(`${this.url}${path}`, {
       method,
-      headers: { ...(key && { 'x-api-key': key }), ...(body !== undefined && { 'content-type': 'application/json' }) },
+      headers: {
+        ...more,
+        ...(key && { 'x-api-key': key }),
+        ...(body !== undefined && { 'content-type': 'application/json' }),
+      },
       ...(body !== undefined && { body: typeof body === 'string' ? body : JSON.stringify(body) }),
     });
     const text = await response.text();
-    const { status } = response;
+    const { status, headers } = response;
     const answer = (text && JSON.parse(text)) as Body;
     this.described.call({ method, path, body, status, answer });
-    return { status, body: answer };
+    return Object.defineProperty({ status, body: answer }, 'headers', { value: headers }) as Answer<Body>;
   }
 
   /** A call with the development master key. */

@@ -1,6 +1,7 @@
 import { isCodedError, type TenantId, uuidv7 } from '@atomo-cc/kernel';
 import type { StoreOp, StoreRules, Verdict } from '@atomo-cc/sdk-sync/testing';
 import { type ContentHash, digestOf, type PathKey, type SyncPath } from '@atomo-cc/sync-protocol';
+import { expectedBase } from '../preconditions.js';
 import { type Author, type FileNow, type Intent, Workspace } from '../workspace.js';
 import type { Logged } from '../../log/index.js';
 
@@ -42,16 +43,16 @@ export class WorkspaceRules implements StoreRules {
 
 function intentOf(op: StoreOp): Intent {
   const [path, newPath] = [op.path as SyncPath, op.newPath as SyncPath];
-  const base = op.baseHash as ContentHash | null | undefined;
+  const expected = expectedBase(op.baseHash as ContentHash | null | undefined);
   switch (op.op) {
     case 'put': {
       const content = { hash: op.hash as ContentHash, size: op.size!, carried: null, bytes: null, store: null };
-      return { kind: 'put', path, content, existing: 'overwrite', base };
+      return { kind: 'put', path, content, existing: 'overwrite', expected };
     }
     case 'delete':
-      return { kind: 'delete', path, base };
+      return { kind: 'delete', path, expected };
     case 'rename':
-      return { kind: 'rename', from: path, to: newPath, base };
+      return { kind: 'rename', from: path, to: newPath, expected };
     case 'delete-folder':
       return { kind: 'delete-folder', folder: path };
     case 'rename-folder':
