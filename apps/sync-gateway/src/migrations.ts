@@ -1,7 +1,7 @@
 import { accessMigrations } from '@atomo-cc/access';
 import { eventStoreMigrations } from '@atomo-cc/event-store';
 import type { Migration } from '@atomo-cc/platform/postgres';
-import { StoreDevices1700000300005 } from './audit/index.js';
+import { DeviceProgress1700000300007, StoreDevices1700000300005 } from './audit/index.js';
 import { StoreBlobs1700000300003 } from './contents/index.js';
 import { FileContents1700000300004, StoreFiles1700000300002 } from './files/index.js';
 import { StoreSettings1700000300006 } from './settings/index.js';
@@ -17,4 +17,5 @@ export const gatewayMigrations: readonly Migration[] = [
   FileContents1700000300004,
   StoreDevices1700000300005,
   StoreSettings1700000300006,
+  DeviceProgress1700000300007,
 ];

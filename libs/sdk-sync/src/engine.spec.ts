@@ -56,6 +56,18 @@ describe('a client between a folder and a store', () => {
     expect(laptop.folder.files.size).toBe(0);
   });
 
+  it('tells the server where it stands, and only what its journal has', async () => {
+    const [laptop, phone] = [aDevice('laptop'), aDevice('phone')];
+    for (const path of ['a.md', 'b.md', 'c.md', 'd.md', 'e.md']) write(laptop, path, path);
+    await settle(laptop);
+    await until(phone, () => phone.folder.files.size === 1);
+    await phone.crash();
+    expect(phone.acked).toEqual(phone.journal.cursor);
+    await settle(phone, laptop);
+    const head = { epoch: store.epoch, seq: store.seq };
+    expect([laptop.acked, phone.acked]).toEqual([head, head]);
+  });
+
   it('does not mark the same conflict twice when it crashes after the marked text is written', async () => {
     const [laptop, phone] = [aDevice('laptop', { onConflict: 'markers' }), aDevice('phone')];
     write(laptop, 'a.md', 'one');

@@ -691,8 +691,10 @@ export class SyncEngine {
     this.#isUnflushed = false;
     await this.#ports.journal.commit(writes);
     for (const write of writes) {
-      if (write.to === 'cursor') this.#cursor = write.cursor;
-      else if (write.to === 'base') put(this.#base, write.key, write.entry);
+      if (write.to === 'cursor') {
+        this.#cursor = write.cursor;
+        this.#ports.server.applied(write.cursor);
+      } else if (write.to === 'base') put(this.#base, write.key, write.entry);
       else if (write.to === 'remote') put(this.#remote, write.key, write.entry);
       else if (write.to === 'intent') put(this.#intents, write.key, write.entry);
       else if (write.to === 'outbox') put(this.#outbox, write.opId, write.entry);

@@ -85,3 +85,55 @@ it('tries to connect for ever, with growing pauses, when nobody answers and afte
   client.close();
   await server.close();
 }, 30_000);
+
+it('tells the gateway where it stands: at once when that is far, else a little later, and at the end what is left', async () => {
+  collectPauses();
+  const http = createServer();
+  const server = new Server(http, { transports: ['websocket'] });
+  http.listen(0, '127.0.0.1');
+  await once(http, 'listening');
+  const heard: unknown[] = [];
+  const waiting = new Set<() => void>();
+  const until = async (count: number) => {
+    while (heard.length < count) await new Promise<void>((resolve) => waiting.add(resolve));
+  };
+  let answer = () => {};
+  server.on('connection', (socket) => {
+    socket.on('ack', (payload: unknown, ack?: (answer: object) => void) => {
+      heard.push(payload);
+      answer = () => ack?.({ success: true });
+      for (const wake of waiting) wake();
+    });
+    socket.emit(SERVER_EVENTS_2.ready, { limits: { ackWindow: 100 } });
+  });
+  const at = (seq: number) => ({ epoch: 'e', seq });
+  const client = new GatewayServer(
+    { url: `http://127.0.0.1:${(http.address() as AddressInfo).port}`, key: 'k', device: { id: 'a', name: 'a' } },
+    READY,
+    {
+      cursor: () => at(5),
+      changes: () => {},
+      head: () => {},
+      connected: () => {},
+      disconnected: () => {},
+      refused: () => {},
+    },
+  );
+  client.open();
+  // What it stands at when it connects is told after a while.
+  await until(1);
+  expect(heard).toEqual([{ epoch: 'e', through: 5 }]);
+  // While that is not answered nothing is sent, and then the latest alone.
+  client.applied(at(60));
+  client.applied(at(61));
+  answer();
+  await until(2);
+  expect(heard[1]).toEqual({ epoch: 'e', through: 61 });
+  answer();
+  client.applied(at(62));
+  client.close();
+  await until(3);
+  answer();
+  expect(heard[2]).toEqual({ epoch: 'e', through: 62 });
+  await server.close();
+}, 30_000);

@@ -45,6 +45,10 @@ const RECONNECT = { firstMs: 500, maxMs: 30_000 } as const;
 /** The longest that a call waits for its turn when the gateway says "too much at once". */
 const RATE_LIMIT_PATIENCE_MS = 60_000;
 const READ_ONLY = 'The API key may only read: what is changed here stays here.';
+/** How long the gateway may wait for word of where this client stands: often enough for people, and far less often than there are changes. */
+const ACK_DELAY_MS = 5_000;
+/** How long the end of a connection may wait for the answer to the last ack. */
+const LAST_WORD_MS = 1_000;
 /** Downloads and uploads side by side. */
 const TRANSFERS = 6;
 
@@ -96,6 +100,11 @@ export class GatewayServer implements SyncServer {
   #attempts = 0;
   #refusal: Error | null = null;
   #whenReady: (() => void)[] = [];
+  /** Where this client stands, when the gateway has not heard of it yet. */
+  #applied: Cursor | null = null;
+  #acked = 0;
+  #isAcking = false;
+  #ackTimer: ReturnType<typeof setTimeout> | undefined;
 
   /** @param ready what `session` answered: the limits until the connection tells its own */
   constructor(options: GatewayOptions, ready: Ready, listener: GatewayListener) {
@@ -138,8 +147,13 @@ export class GatewayServer implements SyncServer {
 
   /** Ends the connection for good; calls that wait are refused. */
   close(): void {
+    clearTimeout(this.#ackTimer);
     this.#closed.abort();
-    this.#socket.disconnect();
+    const end = () => this.#socket.disconnect();
+    // A server drops what comes right before the end, so that is not sent before the answer.
+    if (this.#isReady && this.#applied) {
+      this.#socket.timeout(LAST_WORD_MS).emit(CLIENT_EVENTS_2.ack, ackOf(this.#applied), end);
+    } else end();
     this.#wake();
   }
 
@@ -186,6 +200,28 @@ export class GatewayServer implements SyncServer {
   async digest(): Promise<StoreDigest> {
     const { epoch, seq, digest } = this.#whole(await this.#ask<DigestAnswer>(CLIENT_EVENTS_2.digest, {}));
     return { epoch, seq, digest };
+  }
+
+  /** Lets the gateway know: soon, or at once when it would send nothing more before it hears of it. */
+  applied(cursor: Cursor): void {
+    this.#applied = cursor;
+    if (cursor.seq - this.#acked >= this.#ready.limits.ackWindow / 2) void this.#ack();
+    else this.#ackTimer ??= setTimeout(() => void this.#ack(), ACK_DELAY_MS);
+  }
+
+  /** One at a time, always of the latest. A lost one is made up for by the next, or by the cursor of the next connection. */
+  async #ack(): Promise<void> {
+    clearTimeout(this.#ackTimer);
+    this.#ackTimer = undefined;
+    if (this.#isAcking) return;
+    this.#isAcking = true;
+    while (this.#applied && this.#isReady && !this.#closed.signal.aborted) {
+      const applied = this.#applied;
+      this.#applied = null;
+      this.#acked = applied.seq;
+      await this.#ask(CLIENT_EVENTS_2.ack, ackOf(applied)).catch(() => undefined);
+    }
+    this.#isAcking = false;
   }
 
   async push(ops: readonly PushOp[]): Promise<readonly PushResult[]> {
@@ -337,6 +373,8 @@ export class GatewayServer implements SyncServer {
       this.#ready = ready;
       this.#isReady = true;
       this.#attempts = 0;
+      const cursor = this.#listener.cursor();
+      if (cursor) this.applied(cursor);
       this.#listener.connected();
       this.#wake();
     });
@@ -378,6 +416,10 @@ export class GatewayServer implements SyncServer {
     this.#isReconnecting = false;
     if (!this.#closed.signal.aborted) this.#socket.connect();
   }
+}
+
+function ackOf({ epoch, seq }: Cursor) {
+  return { epoch, through: seq };
 }
 
 interface Request {

@@ -99,6 +99,8 @@ export interface SyncServer {
   /** Results in the order of the operations. The same `opId` again answers what the first one did. */
   push(ops: readonly PushOp[]): Promise<readonly PushResult[]>;
   digest(): Promise<StoreDigest>;
+  /** Hears where this client stands, each time that its journal has got further. What comes of it is the server's affair. */
+  applied(cursor: Cursor): void;
 }
 
 /** A file on this device. `disk` is its name as the file system gives it, which may be in another Unicode form. */

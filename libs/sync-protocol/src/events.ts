@@ -4,6 +4,7 @@ import { DeleteFolderOp, DeleteOp, PushAnswer, PutOp, RenameFolderOp, RenameOp }
 import { Refused2Ack } from './refusals.js';
 import { requestShape, type RequestShape } from './requests.js';
 import {
+  Applied,
   CLIENT_EVENTS_2,
   Device,
   Done,
@@ -119,6 +120,12 @@ const OF_2: Readonly<Record<keyof typeof CLIENT_EVENTS_2, Told>> = {
     summary: 'A piece of the bytes of a file.',
     payload: requestShape(Download),
     answer: Downloaded,
+  },
+  ack: {
+    needs: 'read',
+    summary: 'The client has applied everything up to a position.',
+    payload: requestShape(Applied),
+    answer: Done,
   },
   setPresence: {
     needs: 'read',

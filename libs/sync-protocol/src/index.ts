@@ -19,6 +19,7 @@ export type { ContentHash } from './hashes.js';
 export { isWholeStoreKey, MASTER_KEY_PREFIX, parseStoreKey, PERMISSIONS, storeKeyPrefix } from './keys.js';
 export type { Permission } from './keys.js';
 export {
+  ACK_WINDOW,
   DIGEST_FOLDERS,
   FILE_LIMIT_BYTES,
   FOLDER_LIMIT,
@@ -87,6 +88,7 @@ export {
 export type {
   AuditEntry,
   AuditPage,
+  DeviceList,
   DeviceView,
   FileList,
   FileMoved,
@@ -101,6 +103,7 @@ export type {
 export { CLIENT_EVENTS, CreatedFile, DeletedFile, ModifiedFile, RenamedFile, SERVER_EVENTS } from './socket-events.js';
 export type { Ack, Broadcast, FileCreated, FileDeleted, FileModified, FileRenamed } from './socket-events.js';
 export {
+  Applied,
   CLIENT_EVENTS_2,
   Device,
   DEVICE_HEADER,

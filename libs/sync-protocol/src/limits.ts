@@ -20,6 +20,11 @@ export const PAGE_LIMIT = 1_000;
 export const PAGE_DEFAULT = 500;
 /** Contents up to this ride along with changes, while they are few. */
 export const HINT_LIMIT_BYTES = 32 * KIB;
+/**
+ * Positions that a client which acks is sent beyond the last one that it has applied: some pages, so that it never waits for the
+ * next one, and little enough to hold.
+ */
+export const ACK_WINDOW = 1_000;
 /** Inline bytes of one page; when they are used up the files after it come without. */
 export const PAGE_LIMIT_BYTES = 2 * MIB;
 /** Hashes of one question for missing parts. */

@@ -277,11 +277,20 @@ export const DeviceView = object('DeviceView', {
   keyId: uuid('The key that it used last.'),
   firstSeenAt: instant(),
   lastSeenAt: instant('When it last connected, true to some minutes.'),
+  applied: about(
+    nullable(object('DeviceProgress', { through: whole(), at: instant() })),
+    'It has all that the store had at position `through`, and said so at that time; null: it says nothing, or of a log that ended.',
+  ),
 });
 /** A device of the store. */
 export type DeviceView = Of<typeof DeviceView>;
 /** The devices of a store, the last seen first. */
-export const DeviceList = object('DeviceList', { devices: listOf(DeviceView) });
+export const DeviceList = object('DeviceList', {
+  head: whole('The position of the last change.'),
+  devices: listOf(DeviceView),
+});
+/** The devices of a store. */
+export type DeviceList = Of<typeof DeviceList>;
 
 /** What GET /health answers. */
 export const HealthView = object('HealthView', {

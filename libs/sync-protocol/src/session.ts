@@ -1,4 +1,16 @@
-import { ArrayMaxSize, IsArray, IsIn, IsInt, IsObject, IsOptional, Length, Max, MaxLength, Min } from 'class-validator';
+import {
+  ArrayMaxSize,
+  IsArray,
+  IsIn,
+  IsInt,
+  IsObject,
+  IsOptional,
+  IsUUID,
+  Length,
+  Max,
+  MaxLength,
+  Min,
+} from 'class-validator';
 import { DIGEST } from './digest.js';
 import { syncError } from './errors.js';
 import { type ContentHash, HASH } from './hashes.js';
@@ -47,6 +59,8 @@ export const CLIENT_EVENTS_2 = {
   upload: 'upload',
   /** Download → {bytes, size} */
   download: 'download',
+  /** Applied → {} */
+  ack: 'ack',
   /** {state} → {} */
   setPresence: 'presence:set',
   /** nothing → {present: Presence[]} */
@@ -121,6 +135,7 @@ export const Limits = object('Limits', {
   pushOps: whole('Operations of one push.'),
   pushBytes: whole('Bytes of all contents inside one push.'),
   pageItems: whole('Changes or files of one page.'),
+  ackWindow: whole('Positions beyond the last `ack` that are sent unasked; for clients that ack.'),
   opsPerSecond: whole(),
   quotaBytes: nullable(whole('What the store may hold, history not counted; null: no limit.')),
 });
@@ -144,7 +159,7 @@ export const Ready = object('Ready', {
 /** The first event of a connection. */
 export type Ready = Of<typeof Ready>;
 
-/** `head`: the store has moved to `seq`. Sent without changes to clients that are slow to take them: pull when ready. */
+/** `head`: the store has moved to `seq`. Sent without changes to clients that are slow to take or to ack them: pull when ready. */
 export const Head = object('Head', { epoch: uuid(), seq: whole() });
 /** The store has moved. */
 export type Head = Of<typeof Head>;
@@ -184,6 +199,16 @@ export class Download {
   @IsContentHash() hash!: ContentHash;
   @IsOptional() @IsInt() @Min(0) @Max(FILE_LIMIT_BYTES) from?: number;
   @IsOptional() @IsInt() @Min(1) @Max(PART_LIMIT_BYTES) length?: number;
+}
+
+/**
+ * `ack`: the client has applied everything up to here. Whoever has sent it once is sent at most `limits.ackWindow` positions
+ * beyond it, and hears of more by `head`; so what waits in a client that is busy is bounded. The operator sees how far each device
+ * has come. An ack of another epoch says nothing, and one beyond the log means its head.
+ */
+export class Applied {
+  @IsUUID() epoch!: string;
+  @IsInt() @Min(0) @Max(Number.MAX_SAFE_INTEGER) through!: number;
 }
 
 /** `presence:set`: what the others may see of this device, such as the open file; null takes it back. Kept nowhere. */

@@ -1,4 +1,4 @@
-import { type AuditPage, type DeviceView, isContentHash } from '@atomo-cc/sync-protocol';
+import { type AuditPage, type DeviceList, isContentHash } from '@atomo-cc/sync-protocol';
 import { aDatabase, eventually, type TestDatabase } from '@atomo-cc/testing';
 import { gatewayMigrations } from '../migrations.js';
 import { Device2, hashOf, putOf, TestGateway } from '../testing/index.js';
@@ -61,8 +61,7 @@ describe('the audit of a store', () => {
   it('knows the devices that connected, under their latest names, and no more of them than it has room for', async () => {
     const store = await gateway.aStore();
     const { key, id } = await store.aKey();
-    const list = async () =>
-      (await gateway.admin<{ devices: DeviceView[] }>('GET', `/stores/${store.id}/devices`)).devices;
+    const list = async () => (await gateway.admin<DeviceList>('GET', `/stores/${store.id}/devices`)).devices;
     const hello = (device: Record<string, unknown>) =>
       gateway.connectWith({ apiKey: key, protocol: 2, device: { id: 'one', ...device } });
     await hello({ name: 'old name', platform: 'linux', app: 'vault 1' });
@@ -79,6 +78,7 @@ describe('the audit of a store', () => {
         keyId: id,
         firstSeenAt: before!.firstSeenAt,
         lastSeenAt: expect.any(String) as string,
+        applied: null,
       },
     ]);
     await database.asOwner(
@@ -90,5 +90,36 @@ describe('the audit of a store', () => {
     await hello({ name: 'still known' });
     await eventually('its name is', async () => (await list()).some(({ name }) => name === 'still known'));
     expect(await list()).toHaveLength(1_000);
+  });
+
+  it('knows how far each device has come, as far as that can be true', async () => {
+    const store = await gateway.aStore();
+    const { key } = await store.aKey();
+    const list = () => gateway.admin<DeviceList>('GET', `/stores/${store.id}/devices`);
+    const [laptop, phone] = [
+      await Device2.connect(gateway, key, { device: 'laptop' }),
+      await Device2.connect(gateway, key, { device: 'phone' }),
+    ];
+    const { epoch } = laptop.ready;
+    for (const text of ['one', 'two', 'three']) await laptop.op(putOf('a.md', text));
+    await eventually('both are known', async () => (await list()).devices.length === 2);
+    expect(await list()).toMatchObject({ head: 3, devices: [{ applied: null }, { applied: null }] });
+    const applied = async () => {
+      const { devices } = await list();
+      return Object.fromEntries(devices.map((device) => [device.id, device.applied?.through]));
+    };
+    await laptop.ask('ack', { epoch, through: 1 });
+    await laptop.ask('ack', { epoch, through: 2 });
+    // Nobody has what is not there yet.
+    await phone.ask('ack', { epoch, through: 1_000 });
+    await eventually('both are noted', async () => (await applied())['phone'] !== undefined);
+    expect(await applied()).toEqual({ laptop: 2, phone: 3 });
+    // Of another log it says nothing of this one.
+    await laptop.ask('ack', { epoch: '01900000-0000-7000-8000-000000000000', through: 3 });
+    await phone.ask('ack', { epoch, through: 1 });
+    await eventually('the later one is noted', async () => (await applied())['phone'] === 1);
+    expect(await applied()).toEqual({ laptop: 2, phone: 1 });
+    await database.asOwner('update stores set epoch = gen_random_uuid() where id = $1', [store.id]);
+    expect(await applied()).toEqual({ laptop: undefined, phone: undefined });
   });
 });

@@ -1,9 +1,10 @@
-import { Inject, Injectable } from '@nestjs/common';
+import { type BeforeApplicationShutdown, Inject, Injectable } from '@nestjs/common';
 import type { MigrationInterface, QueryRunner } from 'typeorm';
+import type { TenantId } from '@atomo-cc/kernel';
 import { LOGGER } from '@atomo-cc/platform/lifecycle';
 import type { Logger } from '@atomo-cc/platform/logging';
-import { AppDatabase, runAll, tenantTable, type Tx } from '@atomo-cc/platform/postgres';
-import type { Device, DeviceView } from '@atomo-cc/sync-protocol';
+import { AppDatabase, runAll, tenantTable, textArray, type Tx } from '@atomo-cc/platform/postgres';
+import type { Applied, Device, DeviceList } from '@atomo-cc/sync-protocol';
 import type { StoreKey } from '../credentials/index.js';
 
 /** Devices that are remembered of one store; whoever makes up more gains nothing by it, and the log has their ids. */
@@ -39,9 +40,36 @@ export class StoreDevices1700000300005 implements MigrationInterface {
   }
 }
 
-/** Remembers which devices connect. */
+/** How far each device has come in the log, as it says itself. */
+export class DeviceProgress1700000300007 implements MigrationInterface {
+  name = 'DeviceProgress1700000300007';
+
+  async up(runner: QueryRunner): Promise<void> {
+    await runner.query('alter table store_devices add epoch uuid, add applied_seq bigint, add applied_at timestamptz');
+  }
+
+  async down(runner: QueryRunner): Promise<void> {
+    await runner.query('alter table store_devices drop epoch, drop applied_seq, drop applied_at');
+  }
+}
+
+/** What devices said is written together after so long: they say it all the time, and nobody waits for it. */
+const PROGRESS_MS = 2_000;
+/** Devices of one writing; what others say meanwhile they say again. */
+const PROGRESS_DEVICES = 10_000;
+
+interface Progress extends Applied {
+  readonly tenantId: TenantId;
+  readonly storeId: string;
+  readonly deviceId: string;
+}
+
+/** Remembers which devices connect, and how far they have come. */
 @Injectable()
-export class Devices {
+export class Devices implements BeforeApplicationShutdown {
+  private readonly progress = new Map<string, Progress>();
+  private timer: NodeJS.Timeout | undefined;
+
   constructor(
     private readonly database: AppDatabase,
     @Inject(LOGGER) private readonly logger: Logger,
@@ -67,10 +95,50 @@ export class Devices {
       )
       .catch((error: unknown) => this.logger.warn({ err: error }, 'a device could not be remembered'));
   }
+
+  /** Notes how far the device has come; written a little later, and true again with its next word if that fails. */
+  applied({ tenantId, storeId }: StoreKey, deviceId: string, { epoch, through }: Applied): void {
+    const name = `${storeId} ${deviceId}`;
+    if (this.progress.size >= PROGRESS_DEVICES && !this.progress.has(name)) return;
+    this.progress.set(name, { tenantId, storeId, deviceId, epoch, through });
+    this.timer ??= setTimeout(() => void this.writeProgress(), PROGRESS_MS).unref();
+  }
+
+  async beforeApplicationShutdown(): Promise<void> {
+    await this.writeProgress();
+  }
+
+  private async writeProgress(): Promise<void> {
+    clearTimeout(this.timer);
+    this.timer = undefined;
+    const tenants = Map.groupBy(this.progress.values(), ({ tenantId }) => tenantId);
+    this.progress.clear();
+    for (const [tenant, said] of tenants) {
+      const column = (of: (progress: Progress) => string) => textArray(said.map(of));
+      await this.database
+        .transaction(tenant, (tx) =>
+          tx.execute(
+            `update store_devices d
+             set epoch = s.epoch, applied_seq = least(n.through, s.head_seq), applied_at = now()
+             from unnest($1::text[]::uuid[], $2::text[], $3::text[]::uuid[], $4::text[]::bigint[]) as n (store_id, id, epoch, through)
+             join stores s on s.id = n.store_id and s.epoch = n.epoch
+             where d.store_id = n.store_id and d.id = n.id
+               and (d.epoch, d.applied_seq) is distinct from (s.epoch, least(n.through, s.head_seq))`,
+            [
+              column(({ storeId }) => storeId),
+              column(({ deviceId }) => deviceId),
+              column(({ epoch }) => epoch),
+              column(({ through }) => String(through)),
+            ],
+          ),
+        )
+        .catch((error: unknown) => this.logger.warn({ err: error }, 'how far devices have come could not be noted'));
+    }
+  }
 }
 
-/** The devices that are remembered of a store, the last seen first. */
-export async function listDevices(tx: Tx, storeId: string): Promise<DeviceView[]> {
+/** The devices that are remembered of a store, the last seen first, and where the store stands. */
+export async function listDevices(tx: Tx, storeId: string): Promise<DeviceList> {
   const rows = await tx.query<{
     id: string;
     name: string | null;
@@ -79,12 +147,17 @@ export async function listDevices(tx: Tx, storeId: string): Promise<DeviceView[]
     key_id: string;
     first_seen_at: Date;
     last_seen_at: Date;
+    applied_seq: string | null;
+    applied_at: Date | null;
+    is_of_this_log: boolean;
   }>(
-    `select id, name, platform, app, key_id, first_seen_at, last_seen_at from store_devices
-     where store_id = $1 order by last_seen_at desc, id`,
+    `select d.id, d.name, d.platform, d.app, d.key_id, d.first_seen_at, d.last_seen_at, d.applied_seq, d.applied_at,
+            d.epoch = s.epoch as is_of_this_log
+     from store_devices d join stores s on s.id = d.store_id
+     where d.store_id = $1 order by d.last_seen_at desc, d.id`,
     [storeId],
   );
-  return rows.map(({ id, name, platform, app, ...row }) => ({
+  const devices = rows.map(({ id, name, platform, app, ...row }) => ({
     id,
     name,
     platform,
@@ -92,5 +165,8 @@ export async function listDevices(tx: Tx, storeId: string): Promise<DeviceView[]
     keyId: row.key_id,
     firstSeenAt: row.first_seen_at.toISOString(),
     lastSeenAt: row.last_seen_at.toISOString(),
+    applied: row.is_of_this_log ? { through: Number(row.applied_seq), at: row.applied_at!.toISOString() } : null,
   }));
+  const [store] = await tx.query<{ head_seq: string }>('select head_seq from stores where id = $1', [storeId]);
+  return { head: Number(store?.head_seq ?? 0), devices };
 }

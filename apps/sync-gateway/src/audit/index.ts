@@ -1,2 +1,2 @@
 export { audit } from './audit.js';
-export { Devices, listDevices, StoreDevices1700000300005 } from './devices.js';
+export { DeviceProgress1700000300007, Devices, listDevices, StoreDevices1700000300005 } from './devices.js';

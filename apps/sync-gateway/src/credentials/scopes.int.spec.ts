@@ -36,6 +36,7 @@ describe('what a key may do', () => {
     ['snapshot', {}],
     ['digest', {}],
     ['download', { hash: EMPTY_HASH }],
+    ['ack', { epoch: randomUUID(), through: 0 }],
     ['presence:set', { state: {} }],
     ['presence:list', {}],
   ];

@@ -1,7 +1,7 @@
 import type { TenantId } from '@atomo-cc/kernel';
 import type { AppDatabase } from '@atomo-cc/platform/postgres';
 import type { Logger } from '@atomo-cc/platform/logging';
-import { PAGE_DEFAULT, SERVER_EVENTS_2 } from '@atomo-cc/sync-protocol';
+import { type Applied, PAGE_DEFAULT, SERVER_EVENTS_2 } from '@atomo-cc/sync-protocol';
 import type { Contents } from '../contents/index.js';
 import { type Logged, pieceFor, readChanges, readStanding, seenBy } from '../log/index.js';
 import { type Clients, type ClientSocket, pendingBytes } from '../sockets/index.js';
@@ -32,7 +32,8 @@ export class Feed {
   /** The position up to which everything was handed out. */
   private seq = 0;
   private epoch = '';
-  private readonly readers = new Set<Reader>();
+  /** By socket. */
+  private readonly readers = new Map<string, Reader>();
   private readonly senders = new Map<number, string>();
   private readonly waiting = new Set<() => void>();
   private tail: Promise<void>;
@@ -79,6 +80,11 @@ export class Feed {
     reader.catchUp();
   }
 
+  /** Takes a client's word of where it stands. */
+  applied(socket: ClientSocket, cursor: Applied): void {
+    this.readers.get(socket.id)?.applied(cursor);
+  }
+
   /** Takes changes that this node has committed, in the order of `seq`. */
   committed(changes: readonly Committed[]): void {
     for (const { seq, sender } of changes) if (sender !== undefined) this.senders.set(seq, sender);
@@ -122,10 +128,10 @@ export class Feed {
   }
 
   private join(reader: Reader): void {
-    this.readers.add(reader);
+    this.readers.set(reader.socket.id, reader);
     reader.socket.once('disconnect', () => {
       reader.stop();
-      this.readers.delete(reader);
+      this.readers.delete(reader.socket.id);
       this.usedAt = performance.now();
     });
   }
@@ -134,7 +140,7 @@ export class Feed {
   private restart(epoch: string, head: number): void {
     this.epoch = epoch;
     this.seq = head;
-    for (const reader of this.readers) reader.resync('EPOCH', epoch, head);
+    for (const reader of this.readers.values()) reader.resync('EPOCH', epoch, head);
   }
 
   private enqueue(task: () => Promise<void>): void {
@@ -173,7 +179,7 @@ export class Feed {
   /** Readers who stand at the same place and see the same folders get one piece, encoded once. */
   private tellProtocol2(changes: readonly Logged[], from: number, through: number): void {
     const groups = new Map<string, Reader[]>();
-    for (const reader of this.readers) {
+    for (const reader of this.readers.values()) {
       if (!reader.takes(from, through)) continue;
       const group = `${reader.through} ${reader.socket.data.key.prefixes.join('\n')}`;
       groups.set(group, [...(groups.get(group) ?? []), reader]);
@@ -193,7 +199,7 @@ export class Feed {
 
   private async tellProtocol1(change: Logged): Promise<void> {
     const sender = this.senders.get(change.seq);
-    const readers = [...this.readers].filter(
+    const readers = [...this.readers.values()].filter(
       ({ socket, through }) =>
         socket.data.protocol === 1 && change.seq > through && socket.id !== sender && socket.connected,
     );

@@ -2,6 +2,7 @@ import { UseFilters } from '@nestjs/common';
 import { ConnectedSocket, MessageBody, SubscribeMessage, WebSocketGateway } from '@nestjs/websockets';
 import {
   type Ack2,
+  Applied,
   type Changes,
   CLIENT_EVENTS_2,
   type ContentHash,
@@ -20,8 +21,10 @@ import {
   Upload,
 } from '@atomo-cc/sync-protocol';
 import { requirePermission, type StoreKey } from '../credentials/index.js';
+import { Devices } from '../audit/index.js';
 import { Bounds } from '../bounds/index.js';
 import { AckFaults } from '../faults/index.js';
+import { Feeds } from '../feeds/index.js';
 import { Handshakes } from '../handshake/index.js';
 import { Clients, type ClientSocket } from '../sockets/index.js';
 import { Sync } from './sync.js';
@@ -35,6 +38,8 @@ export class SyncGateway {
     private readonly sync: Sync,
     private readonly clients: Clients,
     private readonly bounds: Bounds,
+    private readonly feeds: Feeds,
+    private readonly devices: Devices,
   ) {}
 
   @SubscribeMessage(CLIENT_EVENTS_2.push)
@@ -91,6 +96,17 @@ export class SyncGateway {
   ): Promise<Ack2<{ bytes: Buffer; size: number }>> {
     const key = await this.keyOf(socket, 'read');
     return { success: true, ...(await this.sync.download(key, payload)) };
+  }
+
+  /** Where the client stands: what it is sent next follows from it, and the operator sees it. */
+  @SubscribeMessage(CLIENT_EVENTS_2.ack)
+  async ack(@ConnectedSocket() socket: ClientSocket, @MessageBody() payload: unknown): Promise<Ack2<object>> {
+    const key = await this.keyOf(socket, 'read');
+    const applied = parsePayload(Applied, payload);
+    this.bounds.take(key.id, 1);
+    (await this.feeds.open(key)).applied(socket, applied);
+    this.devices.applied(key, socket.data.device!.id, applied);
+    return { success: true };
   }
 
   @SubscribeMessage(CLIENT_EVENTS_2.setPresence)

@@ -67,6 +67,7 @@ describe('a connection', () => {
         pushOps: 100,
         pushBytes: 4_194_304,
         pageItems: 1_000,
+        ackWindow: 1_000,
         opsPerSecond: 1_000,
         quotaBytes: 10_737_418_240,
       },
@@ -106,6 +107,47 @@ describe('a connection', () => {
     expect(again.ready).toMatchObject({ head: 1_201, count: 101 });
     await laptop.op(putOf('last.md', 'y'));
     expect((await again.changes(1_202)).map(({ seq }) => seq)).toEqual([1_202]);
+  });
+
+  it('that acks is sent no more than the window beyond its ack, hears of the rest, and goes on where it has pulled to', async () => {
+    const { key, laptop, phone } = await aPair();
+    const { epoch } = phone.ready;
+    const other = await Device2.connect(gateway, key);
+    await phone.ask('ack', { epoch, through: 0 });
+    const push = async (count: number) => {
+      for (let at = 0; at < count; at += 100)
+        await laptop.push(...Array.from({ length: 100 }, (_, place) => putOf(`${place}.md`, `${count} ${at}`)));
+    };
+    const sent = () => {
+      const pieces = phone.heard.flatMap(({ event, payload }) =>
+        event === 'changes' ? [payload as unknown as Changes] : [],
+      );
+      return pieces.at(-1)?.through ?? 0;
+    };
+    await push(2_000);
+    // Who does not ack was sent all of it by now, and so was this one what it is ever sent.
+    await other.changes(2_000);
+    await phone.ask('digest');
+    expect([sent() >= 1_000, sent() < 1_500]).toEqual([true, true]);
+    expect(phone.heard.at(-1)).toEqual({ event: 'head', payload: { epoch, seq: 2_000 } });
+    const from = sent();
+    await phone.ask('ack', { epoch, through: from });
+    await eventually('the rest has come', () => sent() === 2_000);
+    const pieces = phone.heard.flatMap(({ event, payload }) =>
+      event === 'changes' ? [payload as unknown as Changes] : [],
+    );
+    expect(pieces.flatMap(({ changes }) => changes.map(({ seq }) => seq))).toEqual(
+      Array.from({ length: 2_000 }, (_, place) => place + 1),
+    );
+
+    // An ack that is lost stops nothing: of what comes then it hears, pulls it, and is not sent it again.
+    await push(1_500);
+    await eventually('it waits', () => phone.heard.at(-1)?.event === 'head');
+    await phone.ask('ack', { epoch, through: 3_500 });
+    phone.heard.length = 0;
+    await laptop.op(putOf('last.md', 'x'));
+    expect(await phone.changes(3_501)).toMatchObject([{ seq: 3_501 }]);
+    expect(phone.heard).toEqual([]);
   });
 
   it('with a cursor of another epoch or from before the log is told to read a snapshot', async () => {

@@ -2,6 +2,7 @@ import { Injectable } from '@nestjs/common';
 import type { Origin } from '@atomo-cc/access';
 import { AppDatabase } from '@atomo-cc/platform/postgres';
 import {
+  ACK_WINDOW,
   type Changes,
   type ContentHash,
   type DigestAnswer,
@@ -62,6 +63,7 @@ export class Sync {
       pushOps: PUSH_LIMIT,
       pushBytes: PUSH_LIMIT_BYTES,
       pageItems: PAGE_LIMIT,
+      ackWindow: ACK_WINDOW,
       opsPerSecond: this.bounds.opsPerSecond,
       quotaBytes: summary.quotaBytes ?? this.bounds.quotaBytes,
     };

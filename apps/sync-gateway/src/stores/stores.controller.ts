@@ -16,7 +16,7 @@ import {
   AuditQuery,
   CreateKeyBody,
   CreateStoreBody,
-  type DeviceView,
+  type DeviceList,
   type KeyView,
   pageSize,
   parsePayload,
@@ -172,10 +172,10 @@ export class StoresController {
   }
 
   @Get(':storeId/devices')
-  async devices(@Param('storeId') storeId: string, @Query() query: unknown): Promise<{ devices: DeviceView[] }> {
+  async devices(@Param('storeId') storeId: string, @Query() query: unknown): Promise<DeviceList> {
     return this.database.transaction(tenantOf(query), async (tx) => {
       const { id } = await getStore(tx, uuid('store', storeId));
-      return { devices: await listDevices(tx, id) };
+      return listDevices(tx, id);
     });
   }
 

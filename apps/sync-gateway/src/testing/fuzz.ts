@@ -17,6 +17,7 @@ const FIELDS = [
   'parts',
   'epoch',
   'from',
+  'through',
   'limit',
   'prefix',
   'after',

@@ -1,5 +1,5 @@
 import type { PathKey } from '@atomo-cc/sync-protocol';
-import type { Journal, JournalState, JournalWrite, PushOp } from '../ports.js';
+import type { Cursor, Journal, JournalState, JournalWrite, PushOp } from '../ports.js';
 
 /** A journal that outlives its client, as a file would; `turn` before and after each commit is where a crash can fall. */
 export class MemoryJournal implements Journal {
@@ -38,6 +38,11 @@ export class MemoryJournal implements Journal {
       else put(this.#state.intents, write.key, write.entry);
     }
     await this.turn();
+  }
+
+  /** What a client would go on from. */
+  get cursor(): Cursor | null {
+    return this.#state.cursor;
   }
 
   /** What the client believes of the store about this file is lost. */

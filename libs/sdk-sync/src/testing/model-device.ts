@@ -1,7 +1,7 @@
 import type { Clock } from '@atomo-cc/kernel';
 import { SyncEngine, type EngineOptions, type SyncEvent, type SyncReport } from '../engine.js';
 import { clientError } from '../errors.js';
-import type { ChangePage, SyncServer } from '../ports.js';
+import type { ChangePage, Cursor, SyncServer } from '../ports.js';
 import { MemoryJournal } from './memory-journal.js';
 import { ModelFolder, type NameRules } from './model-folder.js';
 import type { ModelStore } from './model-store.js';
@@ -112,6 +112,8 @@ export class ModelDevice {
   }
 
   failure: unknown;
+  /** The last position that the server was told of. */
+  acked: Cursor | null = null;
 
   async #turn(): Promise<void> {
     const life = this.#life;
@@ -163,6 +165,11 @@ export class ModelDevice {
         return results;
       },
       digest: () => call(() => store.digest()),
+      applied: (cursor) => {
+        // Of what is not in the journal a crash would leave nothing but this word.
+        if (this.journal.cursor !== cursor) this.failure = new Error('acked what is not in the journal');
+        this.acked = cursor;
+      },
     };
   }
 
