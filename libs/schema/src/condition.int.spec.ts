@@ -171,8 +171,13 @@ test('a computed value is the same here and in SQL', async () => {
   await fc.assert(
     fc.asyncProperty(expression, record, async (given, data) => {
       const sql = expressionSql(model, given, { column, value: sqlLiteral });
-      const rows = await database.asOwner<{ value: string | null }>(`select ${sql} as value from ${row(data)}`);
-      expect(computeValue(model, given, data)).toBe(rows[0]!.value);
+      const rows = await database.asOwner<{ value: string | null; type: string }>(
+        `select (${sql})::text as value, pg_typeof(${sql})::text as type from ${row(data)}`,
+      );
+      expect(rows[0]).toEqual({
+        value: computeValue(model, given, data),
+        type: given.op === 'text' ? 'text' : 'numeric',
+      });
     }),
     { numRuns: 500, examples: [[{ op: 'text', parts: [{ field: 'name' }] }, { name: '\n a\t' }]] },
   );

@@ -291,7 +291,7 @@ export const COLUMN_TYPES: Readonly<Record<FieldType, string>> = {
   relation: 'uuid',
 };
 
-/** One SQL expression that makes what `computeValue` makes, as text. */
+/** One SQL expression that makes what `computeValue` makes: a text, or of a calculation a numeric, which as text has the same digits. */
 export function expressionSql(model: Fields, { op, parts }: Expression, sql: Omit<SqlParts, 'caller'>): string {
   const place = (part: ExpressionPart, type: string) =>
     'field' in part
@@ -299,7 +299,7 @@ export function expressionSql(model: Fields, { op, parts }: Expression, sql: Omi
       : `${sql.value(part.value)}::text::${type}`;
   if (op === 'text') return `nullif(btrim(concat(${parts.map((part) => place(part, 'text')).join(', ')}), ' '), '')`;
   const operator = { sum: '+', difference: '-', product: '*' }[op];
-  return `(${parts.map((part) => place(part, 'numeric')).join(` ${operator} `)})::text`;
+  return `(${parts.map((part) => place(part, 'numeric')).join(` ${operator} `)})`;
 }
 
 /** A value as an SQL literal, for statements that take no parameters, such as those that make constraints and indexes. */

@@ -170,7 +170,7 @@ export interface Expression {
   readonly parts: readonly ExpressionPart[];
 }
 
-/** A field that is never written: it follows from others. */
+/** A field that is never written: it follows from others. Read, compared, ordered and grouped by, it is a field of its type. */
 export interface ComputedDefinition {
   readonly name: string;
   readonly type: 'text' | 'decimal';

@@ -323,6 +323,30 @@ describe.each(Object.keys(TRANSPORTS) as (keyof typeof TRANSPORTS)[])('over %s',
       });
     });
 
+    test('what is computed: in results, conditions, orders and groups', async () => {
+      const rows = seen('Person', role);
+      const isRead = mayRead('Person', role, 'label');
+      for (const document of [
+        '{ people { nodes { label } } }',
+        '{ people(where: { label: { startsWith: "Ada earns" } }) { nodes { id } } }',
+        '{ people(where: { not: { or: [{ label: { isNull: true } }] } }) { nodes { id } } }',
+        '{ notes(where: { person: { is: { label: { contains: "earns 1" } } } }) { nodes { id } } }',
+        '{ people(orderBy: [{ label: ASC }]) { nodes { id } } }',
+        '{ personAggregate(groupBy: [label]) { group { label } } }',
+        '{ personAggregate { group { label } } }',
+      ]) {
+        const answer = await ask(document);
+        expect([document, answer.errors === undefined]).toEqual([document, isRead]);
+        if (answer.errors) expect(isUnknown(answer)).toBe(true);
+      }
+      if (!isRead) return;
+      const ids = (some: readonly Row[]) => some.map(({ id }) => ({ id }));
+      const found = await ask(
+        '{ people(where: { label: { endsWith: "0" } }, orderBy: [{ label: DESC }]) { nodes { id } } }',
+      );
+      expect(found.data.people.nodes).toEqual(ids(rows.filter(({ salary }) => salary !== null).toReversed()));
+    });
+
     test('what is tied to a record', async () => {
       const notes = seen('Note', role);
       if (mayRead('Person', role, 'name')) {

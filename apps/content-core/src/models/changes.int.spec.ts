@@ -284,6 +284,17 @@ test('a change that takes a record out of the condition is told without it; othe
   }
 });
 
+test.each([
+  ['a computed field', { label: { equals: 'Lamp ours' } }, { order: 'theirs' }],
+  ['a search', { or: [{ search: 'lamp' }] }, { title: 'Chair' }],
+])('so is one that takes it out by what %s looks at', async (_name, where, out) => {
+  const following = follow({ where });
+  const id = await create({ order: 'ours' });
+  expect(await take(following, 1)).toMatchObject([{ id, type: 'CREATED', item: { order: 'ours' } }]);
+  await update(id, out);
+  expect(await take(following, 1)).toMatchObject([{ id, type: 'UPDATED', version: 2, item: null }]);
+});
+
 test('records come with the records they belong to', async () => {
   const parent = await createBrand({ name: 'house' });
   const brandId = await createBrand({ name: 'brand', parent: undefined, parentId: parent });

@@ -25,7 +25,7 @@ import {
 import type { AppDatabase, Tx } from '@atomo-cc/platform/postgres';
 import { selectionAt, selectionOf, type ApiContext, type Selection } from '../api/index.js';
 import type { LogReading } from './history.js';
-import { compileChanged, type Where } from './query-compiler.js';
+import { compileChanged, searchedFields, type Where } from './query-compiler.js';
 import { maySee, type Reader } from './record-access.js';
 import { modelEventTypes, recordFold, recordIdOf } from './record-states.js';
 
@@ -193,7 +193,7 @@ class ChangeFeed implements AsyncIterableIterator<Change> {
     const rule = query.reader.access.right(query.model, 'read')?.where ?? null;
     this.hasRule = rule !== null;
     this.filterFields = new Set([
-      ...fieldsOf(query.model, query.where),
+      ...fieldsOf(query.reader, query.model, query.where),
       ...(rule ? ruleFields(query.reader, query.model, rule) : []),
     ]);
     this.stalledMs = options.stalledMs ?? STALLED_MS;
@@ -310,18 +310,27 @@ function ruleFields({ access }: Reader, { name }: ModelDefinition, rule: Conditi
   return conditionFields(rule).map((field) => inputName(fieldNamed(whole, field)));
 }
 
-/** The fields that a condition looks at, however deep, by the names under which they are written. */
-function fieldsOf(model: ModelDefinition, where: Where | null): Set<string> {
-  const written = new Map([
-    ...model.fields.map((field) => [field.name, inputName(field)] as const),
-    ...linksOf(model).map((relation) => [relation.name, relation.input] as const),
+/**
+ * The fields that a condition looks at, however deep, by the names under which they are written: those that a computed field is made of
+ * too, be they the reader's to read or not.
+ */
+function fieldsOf({ access }: Reader, model: ModelDefinition, where: Where | null): Set<string> {
+  const whole = modelNamed(access.schema, model.name);
+  const written = new Map<string, readonly string[]>([
+    ['search', searchedFields(model).map(inputName)],
+    ...model.fields.map((field) => [field.name, [inputName(field)]] as const),
+    ...linksOf(model).map((relation) => [relation.name, [relation.input]] as const),
+    ...model.computed.map(({ name, expression }) => {
+      const parts = expression.parts.flatMap((part) => ('field' in part ? [part.field] : []));
+      return [name, parts.map((part) => inputName(fieldNamed(whole, part)))] as const;
+    }),
   ]);
   const fields = new Set<string>();
   const look = (condition: Where | null | undefined): void => {
     for (const [name, value] of Object.entries(condition ?? {})) {
       if (name === 'and' || name === 'or') for (const part of (value as Where[] | null) ?? []) look(part);
       else if (name === 'not') look(value as Where | null);
-      else fields.add(written.get(name) ?? name);
+      else for (const field of written.get(name) ?? [name]) fields.add(field);
     }
   };
   look(where);

@@ -167,9 +167,15 @@ test('the types of the API say it wherever a field stands', () => {
     subtitle: 'A condition on `subtitle`. Said by the author.',
     author: 'A condition on the Author in `author`.',
     tags: 'A condition on the tags in `tags`.',
+    total: 'A condition on `total`. An exact number with 2 digits behind the point, as text.',
+    whole: 'A condition on `whole`. Text.',
   });
-  expect(docsOf(all['BlogPostOrder'])['stars']).toBe('By `stars`.');
-  expect(docsOf(all['BlogPostAggregateSum'])['stars']).toBe('The sum of `stars`. A whole number, 1 to 5.');
+  expect(docsOf(all['BlogPostOrder'])).toMatchObject({ stars: 'By `stars`.', total: 'By `total`.' });
+  expect(docsOf(all['BlogPostAggregateGroup'])['whole']).toBe('What they share of `whole`. Text.');
+  expect(docsOf(all['BlogPostAggregateSum'])).toMatchObject({
+    stars: 'The sum of `stars`. A whole number, 1 to 5.',
+    total: 'The sum of `total`. An exact number with 2 digits behind the point, as text.',
+  });
   expect(docsOf(all['BlogPost'])).toMatchObject({
     author: 'The Author that `authorId` names.',
     authorId: 'The id of the Author. Deleted along with the Author.',

@@ -40,17 +40,18 @@ export class ModelDocs {
     return joined(field.description, facts.join(' '));
   }
 
-  /** Of what a field is compared with, ordered by or measured: what it is, without its rules. */
+  /** Of what a field, or a computed one, is compared with, ordered by or measured: what it is, without its rules. */
   subject(
     model: Pick<ModelDefinition, 'name'>,
     name: string,
     field: Pick<FieldDescription, 'name'>,
     told: string,
   ): string {
-    const described = this.described.get(model.name)?.fields.find((each) => each.name === field.name);
-    const { description } = described ?? {};
-    const known = description ?? (described && kindOf(described));
-    return joined(`${told} \`${name}\`.`, known);
+    const of = this.described.get(model.name);
+    const isMeant = (each: { readonly name: string }) => each.name === field.name;
+    const [described, computed] = [of?.fields.find(isMeant), of?.computed.find(isMeant)];
+    const kind = described ? kindOf(described) : computed && `${computedKind(computed)}.`;
+    return joined(`${told} \`${name}\`.`, (described ?? computed)?.description ?? kind);
   }
 
   /** Of a field that follows from others. */
@@ -60,11 +61,11 @@ export class ModelDocs {
   ): string {
     const described = this.described.get(model.name)?.computed.find((each) => each.name === name);
     if (!described) return description ?? '';
-    const { expression, scale, pii } = described;
+    const { expression, pii } = described;
     const parts = expression.parts.flatMap((part) => ('field' in part ? [code(part.field)] : []));
-    const kind = scale === null ? 'Text' : `An exact number with ${scale} digits behind the point, as text,`;
+    const kind = computedKind(described);
     const facts = [
-      `${kind} that is never written: it follows from ${parts.length === 0 ? 'other fields' : listed(parts)}.`,
+      `${kind}${described.type === 'text' ? '' : ','} that is never written: it follows from ${parts.length === 0 ? 'other fields' : listed(parts)}.`,
     ];
     return joined(description, [...facts, ...(pii ? [PII[pii]] : [])].join(' '));
   }
@@ -170,6 +171,11 @@ function kindOf(field: FieldDescription): string {
     case 'relation':
       return field.target === null ? 'The id of another record.' : `The id of the ${field.target}.`;
   }
+}
+
+/** What the values of a computed field are, in half a sentence without its end. */
+function computedKind({ scale }: Pick<ComputedDefinition, 'scale'>): string {
+  return scale === null ? 'Text' : `An exact number with ${scale} digits behind the point, as text`;
 }
 
 /** All that the schema says of a field's values, a sentence each. */

@@ -24,6 +24,7 @@ import {
   linksOf,
   ownFieldsOf,
   type BlockDefinition,
+  type ComputedDefinition,
   type FieldDefinition,
   type ModelDefinition,
   type RelationDefinition,
@@ -137,7 +138,7 @@ export class ModelTypes {
   /** The groups of a model's records. */
   aggregate(model: ModelDefinition): GraphQLObjectType {
     return this.once(`${model.name}Aggregate`, (name) => {
-      const numeric = model.fields.filter(isNumeric);
+      const numeric = [...model.fields, ...model.computed].filter(isNumeric);
       const fields: GraphQLFieldConfigMap<unknown, unknown> = {
         count: { type: new GraphQLNonNull(GraphQLInt) },
       };
@@ -145,13 +146,13 @@ export class ModelTypes {
         name: `${name}Group`,
         description: 'The values that the records of a group share; null also in fields that were not grouped by.',
         fields: Object.fromEntries(
-          model.fields.filter(isGroupable).map((field) => {
-            const description = this.docs.subject(model, inputName(field), field, 'What they share of');
-            return [inputName(field), { type: this.scalar(model, field), description }];
+          groupable(model).map((field) => {
+            const description = this.docs.subject(model, valueName(field), field, 'What they share of');
+            return [valueName(field), { type: this.scalar(model, field), description }];
           }),
         ),
       });
-      if (model.fields.some(isGroupable)) fields['group'] = { type: new GraphQLNonNull(group) };
+      if (groupable(model).length > 0) fields['group'] = { type: new GraphQLNonNull(group) };
       for (const measure of numeric.length === 0 ? [] : AGGREGATES) {
         // The sum of integers may be larger than one, and their mean is none.
         const isWide = measure === 'sum' || measure === 'avg';
@@ -172,7 +173,7 @@ export class ModelTypes {
 
   /** The fields by which a model's records can be grouped; null if there are none. */
   groupField(model: ModelDefinition): GraphQLEnumType | null {
-    const names = model.fields.filter(isGroupable).map(inputName);
+    const names = groupable(model).map(valueName);
     if (names.length === 0) return null;
     return this.once(
       `${model.name}AggregateField`,
@@ -267,6 +268,15 @@ export class ModelTypes {
               ]),
             ),
             ...Object.fromEntries(
+              model.computed.map((computed) => [
+                computed.name,
+                {
+                  type: this.fieldFilter(model, computed),
+                  description: this.docs.subject(model, computed.name, computed, 'A condition on'),
+                },
+              ]),
+            ),
+            ...Object.fromEntries(
               model.relations.map(({ name: of, target }) => [
                 of,
                 {
@@ -286,7 +296,9 @@ export class ModelTypes {
         'id',
         ...this.ownTimes(model),
         ...(this.readsDeletedAt(model) ? ['deletedAt'] : []),
-        ...model.fields.filter((field) => field.type !== 'relation' && isGroupable(field)).map(inputName),
+        ...groupable(model)
+          .filter(({ type }) => type !== 'relation')
+          .map(valueName),
       ];
       return new GraphQLInputObjectType({
         name,
@@ -465,7 +477,10 @@ export class ModelTypes {
     );
   }
 
-  private scalar(model: Pick<ModelDefinition, 'name'>, field: FieldDefinition): GraphQLScalarType | GraphQLEnumType {
+  private scalar(
+    model: Pick<ModelDefinition, 'name'>,
+    field: FieldDefinition | ComputedDefinition,
+  ): GraphQLScalarType | GraphQLEnumType {
     switch (field.type) {
       case 'text':
       case 'richText':
@@ -505,7 +520,7 @@ export class ModelTypes {
     }
   }
 
-  private fieldFilter(model: ModelDefinition, field: FieldDefinition): GraphQLInputObjectType {
+  private fieldFilter(model: ModelDefinition, field: FieldDefinition | ComputedDefinition): GraphQLInputObjectType {
     switch (field.type) {
       case 'text':
       case 'richText':
@@ -561,6 +576,16 @@ export class ModelTypes {
     if (!this.made.has(name)) this.made.set(name, make(name));
     return this.made.get(name) as Type;
   }
+}
+
+/** Of what records can be grouped by: the fields, and what follows from them. */
+function groupable(model: ModelDefinition): readonly (FieldDefinition | ComputedDefinition)[] {
+  return [...model.fields, ...model.computed].filter(isGroupable);
+}
+
+/** The name under which a field is written; of what is not written, its name. */
+function valueName(field: FieldDefinition | ComputedDefinition): string {
+  return 'expression' in field ? field.name : inputName(field);
 }
 
 /** What is measured of a field, by the measure's name. */

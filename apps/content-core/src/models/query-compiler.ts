@@ -317,7 +317,7 @@ export function compileList(
   const model = source.model(modelName);
   const alias = statement.alias();
   const from = `from ${source.table(model)} ${alias}`;
-  const keys = orderKeys(model, query.orderBy);
+  const keys = orderKeys(source, model, query.orderBy);
   const filter = `${source.rows(model, alias, query.deleted)} and ${condition(source, model, alias, query.where, 0)}`;
   const ahead = query.before ? ` and (${beyond(keys, alias, query.before, statement, 'ahead').join(' or ')})` : '';
   const order = orderSql(keys, alias, query.fromEnd);
@@ -339,7 +339,7 @@ export function compileList(
   if (query.isJoined) text = `select string_agg(p.node, ',') as node from (${text}) p`;
   if (query.withKeys) {
     // A decimal as text: JSON's numbers have not its digits.
-    const values = keys.map(({ column, type }) => `${alias}.${column}${type === 'decimal' ? '::text' : ''}`);
+    const values = keys.map(({ sql, type }) => `${sql(alias)}${type === 'decimal' ? '::text' : ''}`);
     text = `select ${object(columns)}::text as node, json_build_array(${values.join(', ')})::text as key from ${rows}`;
   }
   if (query.withTotal)
@@ -348,17 +348,17 @@ export function compileList(
 }
 
 /** The kinds of field that can be added up. */
-const NUMERIC: readonly FieldDefinition['type'][] = ['integer', 'decimal', 'number'];
+const NUMERIC: readonly Column['type'][] = ['integer', 'decimal', 'number'];
 /** The kinds of field whose values are no single thing: there is no order of them, and no group shares one. */
-const STRUCTURED: readonly FieldDefinition['type'][] = ['json', 'geoPoint', 'blocks'];
+const STRUCTURED: readonly Column['type'][] = ['json', 'geoPoint', 'blocks'];
 
-/** Whether a field's values can be added up. */
-export function isNumeric({ type }: Pick<FieldDefinition, 'type'>): boolean {
+/** Whether the values of a field, or a computed one, can be added up. */
+export function isNumeric({ type }: Pick<Column, 'type'>): boolean {
   return NUMERIC.includes(type);
 }
 
-/** Whether records can be grouped by a field. */
-export function isGroupable({ type }: Pick<FieldDefinition, 'type'>): boolean {
+/** Whether records can be grouped by a field, or a computed one. */
+export function isGroupable({ type }: Pick<Column, 'type'>): boolean {
   return !STRUCTURED.includes(type);
 }
 
@@ -379,27 +379,27 @@ export function compileAggregate(
   const model = source.model(modelName);
   const alias = statement.alias();
   const groups = names.map((name) => {
-    const field = model.fields.find((candidate) => inputName(candidate) === name);
-    if (!field || !isGroupable(field))
+    const column = valueNamed(model, name);
+    if (!column || !isGroupable(column))
       throw apiError('VALIDATION_ERROR', `${model.name} cannot be grouped by ${name}.`);
-    const column = `${alias}."${columnOf(field)}"`;
-    return { column, sql: `${readable(column, field.type)} as "group.${name}"` };
+    const value = valueSql(source, model, column, alias);
+    return { value, sql: `${readable(value, column.type)} as "group.${name}"` };
   });
   const measures = AGGREGATES.flatMap((measure) =>
     [...(query.node.get(measure)?.keys() ?? [])].flatMap((name) => {
-      const field = model.fields.find((candidate) => isNumeric(candidate) && candidate.name === name);
-      if (!field && !name.startsWith('__'))
+      if (name.startsWith('__')) return [];
+      const column = valueNamed(model, name);
+      if (!column || !isNumeric(column))
         throw apiError('VALIDATION_ERROR', `${model.name} has no numeric field ${name}.`);
-      if (!field) return [];
-      const value = `${measure}(${alias}."${columnOf(field)}")`;
-      return [`${field.type === 'decimal' ? `${value}::text` : value} as "${measure}.${name}"`];
+      const value = `${measure}(${valueSql(source, model, column, alias)})`;
+      return [`${column.type === 'decimal' ? `${value}::text` : value} as "${measure}.${name}"`];
     }),
   );
   const columns = ['count(*)::int as count', ...groups.map(({ sql }) => sql), ...measures].join(', ');
-  const by = groups.map(({ column }) => column);
+  const by = groups.map(({ value }) => value);
   const filter = `${source.rows(model, alias, query.deleted)} and ${condition(source, model, alias, query.where, 0)}`;
   const grouped = by.length === 0 ? '' : ` group by ${by.join(', ')}`;
-  const order = ['count(*) desc', ...by.map((column) => `${column} nulls last`)].join(', ');
+  const order = ['count(*) desc', ...by.map((value) => `${value} nulls last`)].join(', ');
   const inner = `select ${columns} from ${source.table(model)} ${alias} where ${filter}${grouped} order by ${order}`;
   const text = `select row_to_json(x) as "group" from (${inner} limit ${statement.add(query.limit)}) x`;
   return { text, parameters: statement.values };
@@ -475,20 +475,28 @@ export const AGGREGATES = ['sum', 'avg', 'min', 'max'] as const;
 
 /** What a cursor of this order is good for; a cursor of another order is refused. */
 export function orderName(model: ModelDefinition, orderBy: readonly OrderBy[], asOf: string | null = null): string {
-  const keys = orderKeys(model, orderBy).map((key) => `${key.column} ${key.direction}`);
+  const keys = orderedBy(model, orderBy).map(({ name, direction }) => `${name} ${direction}`);
   // Pages of one list are of one time: without it the second page would silently go on with the records as they are now.
   return [model.name, ...keys, ...(asOf === null ? [] : [asOf])].join(',');
 }
 
-interface OrderKey {
-  readonly column: string;
-  readonly type: Column['type'];
+interface Ordered extends Column {
   readonly direction: 'asc' | 'desc';
 }
 
+/** A key of an order in a statement. */
+interface OrderKey extends Ordered {
+  /** Its value in the rows of an alias. */
+  readonly sql: (alias: string) => string;
+}
+
+function orderKeys(source: Source, model: ModelDefinition, orderBy: readonly OrderBy[]): OrderKey[] {
+  return orderedBy(model, orderBy).map((key) => ({ ...key, sql: (alias) => valueSql(source, model, key, alias) }));
+}
+
 /** The keys of an order, up to the id, which is added where it was not asked for: no two records are equal, and none is told apart by a key behind it. */
-function orderKeys(model: ModelDefinition, orderBy: readonly OrderBy[]): OrderKey[] {
-  const keys: OrderKey[] = [];
+function orderedBy(model: ModelDefinition, orderBy: readonly OrderBy[]): Ordered[] {
+  const keys: Ordered[] = [];
   for (const entry of orderBy) {
     const names = Object.keys(entry);
     if (names.length !== 1) {
@@ -497,23 +505,22 @@ function orderKeys(model: ModelDefinition, orderBy: readonly OrderBy[]): OrderKe
         'Each entry of orderBy names exactly one field: [{name: ASC}, {createdAt: DESC}].',
       );
     }
-    const { column, type } = columnNamed(model, names[0]!);
+    const column = columnNamed(model, names[0]!);
     const direction = entry[names[0]!] === 'DESC' ? 'desc' : 'asc';
-    if (!keys.some((key) => key.column === `"${column}"`)) keys.push({ column: `"${column}"`, type, direction });
-    if (type === 'id') return keys;
+    if (!keys.some(({ name }) => name === column.name)) keys.push({ ...column, direction });
+    if (column.type === 'id') return keys;
   }
-  return [...keys, { column: '"id"', type: 'id', direction: 'asc' }];
+  return [...keys, { ...columnNamed(model, 'id'), direction: 'asc' }];
 }
 
 /** @param isReversed for the end of the list first */
 function orderSql(keys: readonly OrderKey[], alias: string, isReversed = false): string {
   return keys
-    .map(({ column, direction }) => {
+    .map(({ name, sql, direction }) => {
       // Where there are no nulls it is not said where they go, so that an index serves read backwards too.
-      if (OWN_COLUMNS.includes(column))
-        return `${alias}.${column} ${(direction === 'asc') === isReversed ? 'desc' : 'asc'}`;
-      if (!isReversed) return `${alias}.${column} ${direction} nulls last`;
-      return `${alias}.${column} ${direction === 'asc' ? 'desc' : 'asc'} nulls first`;
+      if (OWN_COLUMNS.includes(name)) return `${sql(alias)} ${(direction === 'asc') === isReversed ? 'desc' : 'asc'}`;
+      if (!isReversed) return `${sql(alias)} ${direction} nulls last`;
+      return `${sql(alias)} ${direction === 'asc' ? 'desc' : 'asc'} nulls first`;
     })
     .join(', ');
 }
@@ -532,17 +539,17 @@ function beyond(
 ): string[] {
   const isOurs =
     bound.length === keys.length &&
-    keys.every(({ type, column }, index) =>
-      bound[index] === null ? !OWN_COLUMNS.includes(column) : isKeyValue(type, bound[index]),
+    keys.every(({ type, name }, index) =>
+      bound[index] === null ? !OWN_COLUMNS.includes(name) : isKeyValue(type, bound[index]),
     );
   if (!isOurs)
     throw apiError('VALIDATION_ERROR', 'This is no cursor of ours. Pass an endCursor or a cursor of an edge.');
   const places = bound.map((value) => statement.add(value));
-  const columns = keys.map(({ column }) => `${alias}.${column}`);
+  const columns = keys.map(({ sql }) => sql(alias));
   const operator = ({ direction }: OrderKey) => ((direction === 'asc') === (side === 'behind') ? '>' : '<');
   const equal = (count: number) =>
     columns.slice(0, count).map((column, i) => `${column} is not distinct from ${places[i]}`);
-  const nullable = keys.flatMap(({ column }, index) => (OWN_COLUMNS.includes(column) ? [] : [index]));
+  const nullable = keys.flatMap(({ name }, index) => (OWN_COLUMNS.includes(name) ? [] : [index]));
   if (!bound.includes(null) && keys.every((key) => operator(key) === operator(keys[0]!))) {
     const further = `(${columns.join(', ')}) ${operator(keys[0]!)} (${places.join(', ')})`;
     if (side === 'ahead') return [further];
@@ -596,27 +603,55 @@ function isKeyValue(type: Column['type'], value: unknown): boolean {
   }
 }
 
-/** A number with more digits than any field keeps. */
-const DECIMAL = /^-?\d{1,100}(\.\d{1,100})?$/;
+/** A number with more digits than any field keeps, or product of fields has. */
+const DECIMAL = /^-?\d{1,1000}(\.\d{1,1000})?$/;
 
 function isStorable(value: string): boolean {
   return !value.includes('\0') && value.isWellFormed();
 }
 
+/** Something of a record that has a value: a field, or what follows from fields. */
 interface Column {
-  readonly column: string;
+  /** The column, `"company_id"`; of a computed field `=profit`, which no column is called. Cursors are bound to it. */
+  readonly name: string;
   readonly type: FieldDefinition['type'] | 'id';
+  readonly computed: ComputedDefinition | null;
+}
+
+const stored = (column: string, type: Column['type']): Column => ({ name: `"${column}"`, type, computed: null });
+
+/** What every record has. */
+const OWN_VALUES: ReadonlyMap<string, Column> = new Map([
+  ['id', stored('id', 'id')],
+  ['version', stored('version', 'integer')],
+  ['createdAt', stored('created_at', 'datetime')],
+  ['updatedAt', stored('updated_at', 'datetime')],
+  ['deletedAt', stored('deleted_at', 'datetime')],
+]);
+
+/** One of the model's own values, by the name under which it is written, or computed; null where it has none of this name. */
+function valueNamed(model: ModelDefinition, name: string): Column | null {
+  const field = model.fields.find((candidate) => inputName(candidate) === name);
+  if (field) return stored(columnOf(field), field.type);
+  const computed = model.computed.find((candidate) => candidate.name === name);
+  return computed ? { name: `=${name}`, type: computed.type, computed } : null;
 }
 
 function columnNamed(model: ModelDefinition, name: string): Column {
-  if (name === 'id') return { column: 'id', type: 'id' };
-  if (name === 'version') return { column: 'version', type: 'integer' };
-  if (name === 'createdAt') return { column: 'created_at', type: 'datetime' };
-  if (name === 'updatedAt') return { column: 'updated_at', type: 'datetime' };
-  if (name === 'deletedAt') return { column: 'deleted_at', type: 'datetime' };
-  const field = model.fields.find((candidate) => inputName(candidate) === name);
-  if (!field) throw apiError('VALIDATION_ERROR', `${model.name} has no field ${name}.`);
-  return { column: columnOf(field), type: field.type };
+  const column = OWN_VALUES.get(name) ?? valueNamed(model, name);
+  if (!column) throw apiError('VALIDATION_ERROR', `${model.name} has no field ${name}.`);
+  return column;
+}
+
+/** A value in the rows of an alias. */
+function valueSql(source: Source, model: ModelDefinition, { name, computed }: Column, alias: string): string {
+  if (!computed) return `${alias}.${name}`;
+  // Who may read what is computed need not be allowed to read what it is made of. Its constants stand in the text: the same
+  // expression with other places would be another one to Postgres, which no group could be made by.
+  return expressionSql(source.whole(model), computed.expression, {
+    column: (field) => `${alias}."${columnOf(field)}"`,
+    value: sqlLiteral,
+  });
 }
 
 function condition(source: Source, model: ModelDefinition, alias: string, where: Where | null, depth: number): string {
@@ -638,9 +673,10 @@ function condition(source: Source, model: ModelDefinition, alias: string, where:
     if (field) return belongsToCondition(source, field, alias, value as Where, depth + 1);
     const relation = model.relations.find((candidate) => candidate.name === name);
     if (relation) return manyCondition(source, model, relation, alias, value as Where, depth + 1);
-    const { column, type } = columnNamed(model, name);
+    const column = columnNamed(model, name);
+    const compared = valueSql(source, model, column, alias);
     return Object.entries(value as Where).map(([operator, operand]) =>
-      comparison(`${alias}."${column}"`, type, operator, operand, source.statement),
+      comparison(compared, column.type, operator, operand, source.statement),
     );
   });
   return all.length === 0 ? 'true' : all.map((part) => `(${part})`).join(' and ');
@@ -651,7 +687,7 @@ function condition(source: Source, model: ModelDefinition, alias: string, where:
  * something of the model has that name itself, whose condition it is then.
  */
 export function searchedFields(model: ModelDefinition): readonly FieldDefinition[] {
-  const isTaken = [...model.fields, ...model.relations].some(({ name }) => name === 'search');
+  const isTaken = [...model.fields, ...model.relations, ...model.computed].some(({ name }) => name === 'search');
   return isTaken ? [] : model.fields.filter(({ searchable }) => searchable);
 }
 
@@ -811,8 +847,8 @@ function record(
   let joins = '';
   const views = new Map(model.fields.map((field) => [blocksViewOf(model, field), field.name]));
   // What is asked for in both forms is read once.
-  const stored = new Map([...selection].map(([name, below]) => [views.get(name) ?? name, below]));
-  const columns = [...stored].flatMap(([name, below]) => {
+  const wanted = new Map([...selection].map(([name, below]) => [views.get(name) ?? name, below]));
+  const columns = [...wanted].flatMap(([name, below]) => {
     if (name === '__typename') return [`${sqlLiteral(model.name)} as "__typename"`];
     const field = model.fields.find((candidate) => candidate.type === 'relation' && candidate.name === name);
     if (field) {
@@ -830,10 +866,8 @@ function record(
     }
     const relation = model.relations.find((candidate) => candidate.name === name);
     if (relation) return [`${children(source, model, relation, alias, below, copies)} as "${name}"`];
-    const computed = model.computed.find((candidate) => candidate.name === name);
-    if (computed) return [`${computedSql(source, model, computed, alias)} as "${name}"`];
-    const { column, type } = columnNamed(model, name);
-    return [`${readable(`${alias}."${column}"`, type)} as "${name}"`];
+    const column = columnNamed(model, name);
+    return [`${readable(valueSql(source, model, column, alias), column.type)} as "${name}"`];
   });
   return { columns, joins };
 }
@@ -874,7 +908,7 @@ function children(
     const parts: string[] = [];
     const nodes = below.get('nodes');
     if (nodes) {
-      const order = orderSql(orderKeys(target, args.orderBy ?? []), other);
+      const order = orderSql(orderKeys(source, target, args.orderBy ?? []), other);
       const page = `select ${other}.* ${rows()} order by ${order} limit ${Math.trunc(first)}`;
       const { columns, joins } = record(source, target, other, nodes, records);
       parts.push(
@@ -886,18 +920,6 @@ function children(
     return `${statement.add(key)}::text, json_build_object(${parts.join(', ')})`;
   });
   return `json_build_object(${lists.join(', ')})`;
-}
-
-function computedSql(
-  source: Source,
-  model: ModelDefinition,
-  { expression }: ComputedDefinition,
-  alias: string,
-): string {
-  return expressionSql(source.whole(model), expression, {
-    column: (field) => `${alias}."${columnOf(field)}"`,
-    value: (value) => source.statement.add(value),
-  });
 }
 
 /** A column as it leaves: moments in UTC with milliseconds, decimals as text. */

@@ -14,6 +14,7 @@ import {
   json,
   manyToMany,
   number,
+  product,
   template,
   text,
 } from '@atomo-cc/schema';
@@ -64,7 +65,12 @@ const OFFICE = defineSchema({
         extra: json(),
         person: belongsTo('Person'),
       },
-      computed: { profit: difference('amount', 'cost') },
+      computed: {
+        profit: difference('amount', 'cost'),
+        margin: product('amount', 'cost', 'count', -1.5),
+        kind: template('{stage}'),
+        label: template("{stage}: $1 it's %s \\ {count}"),
+      },
     },
     Tag: { fields: { name: text().required(), people: manyToMany('Person', { inverseOf: 'tags' }) } },
     Team: { fields: { name: text().required() } },
@@ -402,6 +408,91 @@ describe('lists below records', () => {
   });
 });
 
+describe('computed fields', () => {
+  const BIG = ['12345678901234567890.0000000000', '12345678901234567890.0000000001'];
+  const CASES: [string, unknown, string][] = [
+    ['equals, to the last digit', { profit: { equals: BIG[0] } }, '0'],
+    ['however many zeros', { profit: { in: ['0.49999999990', BIG[1]] } }, '1 2'],
+    ['not, and those without a value', { profit: { not: BIG[0] } }, '1 2 3'],
+    ['a range of numbers, not of texts', { profit: { gt: '0.4', lt: '9' } }, '2'],
+    ['without a value', { profit: { isNull: true } }, '3'],
+    ['a product', { margin: { lte: '-1.5' } }, '0 1'],
+    ['a text', { kind: { startsWith: 'op' } }, '0 1'],
+    ['a text without anything in it', { kind: { isNull: true } }, '3'],
+    ['a text with words of SQL', { label: { equals: "Won: $1 it's %s \\ 2000000000" } }, '2'],
+    ['and, or, not', { or: [{ not: { kind: { equals: 'Open' } } }, { profit: { equals: BIG[1] } }] }, '1 2 3'],
+  ];
+  const DEALS = `query ($where: DealWhere, $orderBy: [DealOrder!], $at: DateTime) {
+    deals(where: $where, orderBy: $orderBy, asOf: $at) { nodes { id profit margin kind label } totalCount } }`;
+  const numbers = ({ deals }: Json) =>
+    deals.nodes.map((node: Json) => [0, 1, 2, 3].find((at) => id(`deal${at}`) === node.id)).join(' ');
+
+  test.each(CASES)('%s, now and as of a time', async (_name, where, expected) => {
+    for (const at of [null, '2026-06-02T00:00:00Z']) {
+      statements = [];
+      const found = await api.data(DEALS, { where, at });
+      expect(numbers(found).split(' ').toSorted().join(' ')).toBe(expected);
+      expect(found.deals.totalCount).toBe(expected.split(' ').length);
+      expect(reads()).toHaveLength(1);
+    }
+  });
+
+  test('order numbers by their size, and several keys', async () => {
+    const order = async (...orderBy: object[]) => numbers(await api.data(DEALS, { orderBy }));
+    expect(await order({ profit: 'ASC' })).toBe('2 0 1 3');
+    expect(await order({ profit: 'DESC' })).toBe('1 0 2 3');
+    expect(await order({ margin: 'ASC' })).toBe('1 0 2 3');
+    expect(await order({ kind: 'DESC' }, { profit: 'DESC' })).toBe('2 1 0 3');
+  });
+
+  test('in lists below records, and in conditions on related records', async () => {
+    const { people } = await api.data(`{
+      people(where: { deals: { some: { profit: { gt: "1" }, person: { is: { label: { equals: "Ada Byron" } } } } } }) {
+        nodes { deals(where: { kind: { isNull: false } }, orderBy: [{ profit: ASC }], first: 2) { totalCount nodes { id } } }
+      }
+    }`);
+    const deals = { totalCount: 3, nodes: [{ id: id('deal2') }, { id: id('deal0') }] };
+    expect(people.nodes).toEqual([{ deals }]);
+    expect(reads()).toHaveLength(1);
+  });
+
+  test('make groups, and are added up with all their digits', async () => {
+    const { dealAggregate, all } = await api.data(`{
+      dealAggregate(groupBy: [kind, label]) { group { kind label } count sum { profit } }
+      all: dealAggregate(where: { profit: { lt: "1" } }) { min { profit } max { profit margin } avg { profit } count }
+    }`);
+    const label = (stage: string) => `${stage}: $1 it's %s \\ 2000000000`;
+    expect(dealAggregate).toEqual([
+      { group: { kind: 'Open', label: label('Open') }, count: 2, sum: { profit: '24691357802469135780.0000000001' } },
+      { group: { kind: 'Won', label: label('Won') }, count: 1, sum: { profit: '0.4999999999' } },
+      { group: { kind: null, label: label('') }, count: 1, sum: { profit: null } },
+    ]);
+    const profit = '0.4999999999';
+    expect(all).toMatchObject([{ count: 1, min: { profit }, max: { profit }, avg: { profit: expect.any(String) } }]);
+    expect(reads()).toHaveLength(2);
+  });
+
+  test('a cursor of theirs is bound to their order, and to what they can be', async () => {
+    const page =
+      'query ($orderBy: [DealOrder!], $after: String) { deals(orderBy: $orderBy, first: 1, after: $after) { nodes { id } pageInfo { endCursor } } }';
+    const orderBy = [{ profit: 'ASC' }];
+    const { endCursor } = (await api.data(page, { orderBy })).deals.pageInfo;
+    expect((await api.ask(page, { orderBy: [{ margin: 'ASC' }], after: endCursor })).errors).toBeDefined();
+    const [order, , last] = JSON.parse(Buffer.from(endCursor, 'base64url').toString()) as unknown[];
+    for (const forged of ['x', 1, '1e5', 'NaN', [], true]) {
+      const after = Buffer.from(JSON.stringify([order, forged, last])).toString('base64url');
+      expect((await api.ask(page, { orderBy, after })).errors).toMatchObject([
+        { extensions: { code: 'VALIDATION_ERROR' } },
+      ]);
+    }
+  });
+
+  test('what is compared with must be one of theirs', async () => {
+    for (const where of [{ profit: { equals: 'x' } }, { profit: { contains: '1' } }, { kind: { equals: 1 } }])
+      expect((await api.ask(DEALS, { where })).errors).toMatchObject([{ extensions: { code: 'VALIDATION_ERROR' } }]);
+  });
+});
+
 describe('pages from either end', () => {
   const PAGE = `query ($orderBy: [DealOrder!], $first: Int, $after: String, $last: Int, $before: String) {
     deals(orderBy: $orderBy, first: $first, after: $after, last: $last, before: $before) {
@@ -411,7 +502,7 @@ describe('pages from either end', () => {
     return { ids: nodes.map((node: { id: string }) => node.id) as string[], ...pageInfo };
   };
 
-  test.each(['amount', 'size', 'count', 'stage', 'id', 'seenAt'])(
+  test.each(['amount', 'size', 'count', 'stage', 'id', 'seenAt', 'profit', 'kind', 'label'])(
     'by %s, the pages backwards are the list, decimals with all their digits and nulls too',
     async (key) => {
       for (const direction of ['ASC', 'DESC']) {
@@ -621,6 +712,8 @@ describe('whatever is asked', () => {
       seenAt: [NOW, '0001-01-01T00:00:00Z'],
       personId: [id('ada'), id('bob')],
       id: [id('deal0')],
+      profit: ['1', '-0.5', '12345678901234567890.0000000001'],
+      label: ['Open', "Won: $1 it's"],
     };
     const OPERATORS = [
       'equals',

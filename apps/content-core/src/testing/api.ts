@@ -10,6 +10,7 @@ import {
   enumeration,
   number,
   text,
+  template,
 } from '@atomo-cc/schema';
 import { type Principal, SCOPES } from '@atomo-cc/access';
 import { createLogger, type Logger } from '@atomo-cc/platform/logging';
@@ -22,7 +23,7 @@ export const SHOP = defineSchema({
     Brand: { fields: { name: text().required(), parent: belongsTo('Brand') } },
     Item: {
       fields: {
-        title: text().max(200).required(),
+        title: text().max(200).required().searchable(),
         contactMail: email(),
         price: number().min(0),
         inStock: boolean(),
@@ -31,6 +32,7 @@ export const SHOP = defineSchema({
         brand: belongsTo('Brand'),
         order: text(),
       },
+      computed: { label: template('{title} {order}') },
     },
   },
 });
