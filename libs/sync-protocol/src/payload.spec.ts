@@ -51,6 +51,15 @@ describe('a payload', () => {
     expect(() => parsePayload(CreateKeyBody, { name: 'x', permissions: ['admin'] })).toThrow(
       'Each value in permissions',
     );
+    const aKey = { name: 'x', permissions: ['read'] };
+    expect(() => parsePayload(CreateKeyBody, { ...aKey, prefixes: ['notes', 'what?'] })).toThrow(
+      expect.objectContaining({
+        code: 'PATH_NOT_PORTABLE',
+        message: expect.stringContaining('Prefixes contains one of'),
+        details: { field: 'prefixes', reason: 'FORBIDDEN_CHARACTER' },
+      }),
+    );
+    expect(() => parsePayload(CreateKeyBody, { ...aKey, prefixes: 'notes' })).toThrow('Prefixes must be an array');
     expect(() => parsePayload(ListQuery, { limit: ['1', '2'] })).toThrow('Limit must be a whole number');
   });
 

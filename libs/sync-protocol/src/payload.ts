@@ -15,6 +15,8 @@ import { PART_LIMIT_BYTES } from './limits.js';
 import { pathFault } from './paths.js';
 
 const IS_PATH = 'isSyncPath';
+/** Of a refused list, to tell what is wrong: a list that may be sent is shorter, and a caller decides how long the others are. */
+const ITEMS_LOOKED_AT = 100;
 
 /** The field is a path under the rules of `paths.ts`; it is read in Unicode form NFC. */
 export const IsSyncPath = (options?: ValidationOptions) =>
@@ -46,6 +48,16 @@ function hashFault(value: unknown): string | null {
   return isContentHash(value) ? null : 'must be sha256: and 64 hex digits';
 }
 
+/** What is wrong with a value, or with the first item of a list that something is wrong with. */
+function faultIn<Fault>(value: unknown, faultOf: (value: unknown) => Fault | null): Fault | null {
+  const items: readonly unknown[] = Array.isArray(value) ? value.slice(0, ITEMS_LOOKED_AT) : [];
+  for (const item of items) {
+    const fault = faultOf(item);
+    if (fault !== null) return fault;
+  }
+  return faultOf(value);
+}
+
 function byFault(
   name: string,
   faultOf: (value: unknown) => string | null,
@@ -56,7 +68,7 @@ function byFault(
       name,
       validator: {
         validate: (value) => faultOf(value) === null,
-        defaultMessage: (argument) => `${argument!.property} ${faultOf(argument!.value)}`,
+        defaultMessage: (argument) => `${argument!.property} ${faultIn(argument!.value, faultOf)}`,
       },
     },
     options,
@@ -89,7 +101,7 @@ export function parsePayload<Shape extends object>(shape: new () => Shape, paylo
 function requireValid(parsed: object): void {
   const [fault] = validateSync(parsed, { stopAtFirstError: true, validationError: { target: false, value: false } });
   if (!fault) return;
-  const path = IS_PATH in (fault.constraints ?? {}) ? pathFault(Reflect.get(parsed, fault.property)) : null;
+  const path = IS_PATH in (fault.constraints ?? {}) ? faultIn(Reflect.get(parsed, fault.property), pathFault) : null;
   const reason = path && { reason: path.reason };
   throw syncError(path?.code ?? 'VALIDATION_ERROR', `${sentence(fault)}.`, { field: fault.property, ...reason });
 }

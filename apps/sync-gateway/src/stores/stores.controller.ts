@@ -87,6 +87,10 @@ export class StoresController {
     @Req() request: FastifyRequest,
   ): Promise<KeyView> {
     const { name, permissions, prefixes, expiresAt } = parsePayload(CreateKeyBody, body);
+    if (expiresAt != null && !(Date.parse(expiresAt) > Date.now())) {
+      const details = { field: 'expiresAt' };
+      throw syncError('VALIDATION_ERROR', 'ExpiresAt has passed: the key would never open the store.', details);
+    }
     const tenant = tenantOf(query);
     return this.database.transaction(tenant, async (tx) => {
       const { id } = await getStore(tx, uuid('store', storeId));

@@ -136,6 +136,13 @@ describe('the admin routes', () => {
       ['POST', `/stores/${id}/keys`, { name: 'x', permissions: [] }, 400, 'VALIDATION_ERROR'],
       ['POST', `/stores/${id}/keys`, { name: 'x', permissions: ['read', 'read'] }, 400, 'VALIDATION_ERROR'],
       ['POST', `/stores/${id}/keys`, { name: 'x', permissions: ['admin'] }, 400, 'VALIDATION_ERROR'],
+      [
+        'POST',
+        `/stores/${id}/keys`,
+        { name: 'x', permissions: ['read'], expiresAt: new Date(Date.now() - 1_000).toISOString() },
+        400,
+        'VALIDATION_ERROR',
+      ],
     ];
     for (const [method, path, body, status, code] of calls) {
       expect([method, path, await admin(method, path, 'sk_admin_dev', body)]).toMatchObject([
