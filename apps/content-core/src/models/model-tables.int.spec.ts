@@ -231,6 +231,66 @@ test('another type stops; a wider one is taken when applied, another only when a
   expect(rows).toEqual([{ size: 3, code: 12 }]);
 });
 
+test('the type of a field changes under a key and a check that name it, in the tables of retired builds too', async () => {
+  const first = defineSchema({
+    models: {
+      Box: model({
+        fields: { code: text().max(20), shut: boolean() },
+        unique: [{ fields: ['code'], where: { shut: { equals: true } } }],
+        checks: [{ where: { shut: { not: false } }, message: 'Shut.' }],
+      }),
+    },
+  });
+  const next = defineSchema({
+    models: {
+      Box: model({
+        fields: { code: text().max(20), shut: text().max(20) },
+        unique: [{ fields: ['code'], where: { shut: { equals: 'true' } } }],
+        checks: [{ where: { shut: { not: 'false' } }, message: 'Shut.' }],
+      }),
+    },
+  });
+  const box = first.models.find(({ name }) => name === 'Box')!;
+  await createModelTables(database.url, first);
+  await changeTables(database.url, async (tx) => {
+    await createModelTable(tx, box, 'model_box__b2');
+    await completeModelTable(tx, box, 'model_box__b2');
+  });
+  const put = (code: string) =>
+    database.app.transaction(TENANT, (tx) =>
+      tx.execute(
+        `insert into model_box (tenant_id, id, version, created_at, updated_at, code, shut) values ($1, $2, 1, now(), now(), $3, 'true')`,
+        [TENANT, randomUUID(), code],
+      ),
+    );
+  await put('a');
+  await applyMigration(database.url, next);
+  expect(await applyMigration(database.url, next)).toMatchObject({ steps: [], drift: [] });
+  await expect(put('a')).rejects.toMatchObject({ code: '23505' });
+  await put('b');
+});
+
+test('what others have made of a column stands against its change, and is named', async () => {
+  await database.asOwner('create view links as select id, homepage from model_author');
+  const refused = applyMigration(database.url, withoutAuthorField('homepage'), ['drop:Author.homepage']);
+  await expect(refused).rejects.toMatchObject({
+    code: 'MIGRATION_REFUSED',
+    message: expect.stringMatching(/^Nothing was changed\. Author\.homepage: cannot drop column homepage .*depend/),
+  });
+  expect(await columnsOf('model_author')).toContain('homepage');
+});
+
+test('a change is counted in records, however many tables they stand in', async () => {
+  const id = await insertAuthor({ homepage: 'https://example.org' });
+  const rows = `select tenant_id, id, version, created_at, updated_at, homepage`;
+  await database.asOwner(
+    `insert into history_author (tenant_id, id, version, created_at, updated_at, homepage, valid_from, valid_to)
+     ${rows}, now(), 'infinity' from (${rows} from model_author where id = '${id}') a`,
+  );
+  const { left } = await planMigration(database.url, withoutAuthorField('homepage'));
+  expect(left.map(({ rows: count }) => count)).toEqual([1]);
+});
+
 test('records that are alike stand against a key, whatever is allowed, and are named', async () => {
   const [one, two] = [await insertAuthor({ user: 'u' }), await insertAuthor({ user: 'u' })];
   await insertAuthor({ user: 'u' }, OTHER);

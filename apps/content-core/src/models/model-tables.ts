@@ -43,13 +43,16 @@ export interface MigrationReport {
 
 /** How long a change waits for those who use a table; whoever comes later waits behind it. */
 const LOCK_TIMEOUT_MS = 10_000;
+/** SQLSTATE of a statement that has waited as long. */
+const LOCK_NOT_AVAILABLE = '55P03';
 
 /**
  * Gives every model its tables, and brings those that are there to what is declared, as far as nothing can be lost: missing
  * tables, columns, indexes and constraints are made. Columns may be null even where the model demands a value, because rows
  * older than the demand lack it; the command is what checks the demand. What is declared no longer stays until it is
  * dropped by name. All or nothing; safe to call from many processes at once.
- * @throws CodedError SCHEMA_NEEDS_MIGRATION when a step is needed that may lose something, or that rows stand against
+ * @throws CodedError SCHEMA_NEEDS_MIGRATION when a step is needed that may lose something, or that rows stand against;
+ * MIGRATION_REFUSED when a table is not let go of
  */
 export async function createModelTables(databaseUrl: string, schema: SchemaDefinition): Promise<MigrationReport> {
   return inChange(databaseUrl, async (tx) => {
@@ -121,6 +124,10 @@ async function inChange<Result>(databaseUrl: string, work: (tx: Tx) => Promise<R
   let result: Result | undefined;
   await changeTables(databaseUrl, async (tx) => {
     result = await work(tx);
+  }).catch((error: unknown) => {
+    if (sqlState(error) !== LOCK_NOT_AVAILABLE) throw error;
+    const said = `Nothing was changed: a transaction has kept a table that the change needs for more than ${LOCK_TIMEOUT_MS / 1_000} s. Look for it in pg_stat_activity, then try again.`;
+    throw new CodedError('MIGRATION_REFUSED', said, undefined, { cause: error });
   });
   return result!;
 }
@@ -183,6 +190,12 @@ async function lookAt(tx: Tx, danger: Danger): Promise<{ rows: number | null; id
   }
 }
 
+/**
+ * SQLSTATE classes of a step that the database refuses for what is in it: values that do not fit, and views, indexes and functions that
+ * others have made of a column.
+ */
+const STANDS_AGAINST = /^(0A|22|2B|42)/;
+
 async function take(tx: Tx, { create, statements, index, unlessBroken = [], rows, what }: PlannedStep): Promise<void> {
   if (create?.kind === 'rows') await createModelTable(tx, create.model, create.table);
   if (create?.kind === 'history') await createHistoryTable(tx, create.model, create.table);
@@ -192,7 +205,7 @@ async function take(tx: Tx, { create, statements, index, unlessBroken = [], rows
     try {
       await tx.execute(statement.replace('$name', name));
     } catch (error) {
-      if (!sqlState(error)?.startsWith('22')) throw error;
+      if (!STANDS_AGAINST.test(sqlState(error) ?? '')) throw error;
       const reason = error instanceof Error ? error.message : String(error);
       throw new CodedError('MIGRATION_REFUSED', `Nothing was changed. ${what}: ${reason}.`, undefined, {
         cause: error,

@@ -208,9 +208,10 @@ function diffModel(model: ModelDefinition, found: readonly TableState[]): Schema
     ...(live ? [] : [created('rows', model, model.table)]),
     ...(history ? [] : [created('history', model, historyTable(model))]),
     ...renaming,
+    // Ahead of the columns: no type is changed under a condition that was made for the one before. Of builds that stand beside too.
+    ...tables.filter(({ table }) => !table.startsWith('history_')).flatMap((table) => droppedKeys(model, table)),
     ...columnSteps(model, tables, live),
     ...addedColumnSteps(model, tables),
-    ...(live ? droppedKeys(model, live) : []),
     ...keySteps(model, live),
   ];
   return { steps, drift: live ? driftOf(model, live) : [] };
@@ -447,15 +448,15 @@ function narrowed(
   return steps;
 }
 
-/** Keys and checks of ours that are declared no longer; indexes that others made stay. */
-function droppedKeys(model: ModelDefinition, live: TableState): SchemaStep[] {
+/** Keys and checks of ours that a table of rows has and that are declared no longer; indexes that others made stay. */
+function droppedKeys(model: ModelDefinition, state: TableState): SchemaStep[] {
   const note = noteOf(model);
   const isKey = (keys: readonly (readonly string[])[], columns: readonly string[]) =>
     keys.some((key) => ['tenant_id', ...key].join() === columns.join());
-  const indexes = live.indexes.filter(({ name, columns, isUnique }) =>
+  const indexes = state.indexes.filter(({ name, columns, isUnique }) =>
     isUnique
       ? name.startsWith('uq_') && !note.uniques.includes(declaredName(name))
-      : isKey(live.note?.indexes ?? [], columns) && !isKey(note.indexes, columns),
+      : isKey(state.note?.indexes ?? [], columns) && !isKey(note.indexes, columns),
   );
   const step = (says: string, statement: string): SchemaStep => ({
     what: model.name,
@@ -466,9 +467,9 @@ function droppedKeys(model: ModelDefinition, live: TableState): SchemaStep[] {
   });
   return [
     ...indexes.map(({ name }) => step(`drop index ${name}`, `drop index if exists "${name}"`)),
-    ...live.checks
+    ...state.checks
       .filter((name) => name.startsWith('ck_') && !note.checks.includes(name))
-      .map((name) => step(`drop check ${name}`, `alter table ${live.table} drop constraint if exists "${name}"`)),
+      .map((name) => step(`drop check ${name}`, `alter table ${state.table} drop constraint if exists "${name}"`)),
   ];
 }
 
@@ -612,10 +613,10 @@ function rowsWhere(table: string, condition: string): string {
   return `select count(*)::int as rows, (array_agg(id))[1:${MAX_IDS}] as ids from ${table} where ${condition}`;
 }
 
-/** Values in all tables that have the column: what is no longer in the rows may still be in their history. */
+/** Records with a value in any table that has the column: what is no longer in the rows may still be in their history. */
 function valuesIn(tables: readonly TableState[], column: string): string {
-  const each = tables.map(({ table }) => `select 1 from ${table} where "${column}" is not null`);
-  return `select count(*)::int as rows, '{}'::text[] as ids from (${each.join(' union all ')}) v`;
+  const each = tables.map(({ table }) => `select tenant_id, id from ${table} where "${column}" is not null`);
+  return `select count(*)::int as rows, '{}'::text[] as ids from (${each.join(' union ')}) v`;
 }
 
 function rulesOf(field: FieldDefinition): FieldRules {
