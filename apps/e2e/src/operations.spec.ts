@@ -1,3 +1,5 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { eventually } from './clients.js';
 import { runCommand } from './system.js';
 import { theHome, theSystem } from './the-system.js';
@@ -28,6 +30,11 @@ describe('operations', () => {
     expect(JSON.stringify(queues)).toContain('historical-sync');
     expect(JSON.stringify(workers)).toContain(theSystem().workers[0]!.url);
     expect(decisions).toBeDefined();
+  });
+
+  it('commands that need the schema find the one that was started', () => {
+    const { folder } = JSON.parse(readFileSync(join(theHome(), 'service.json'), 'utf8')) as { folder: string };
+    expect(folder).toMatch(/\/services\/crm$/);
   });
 
   it('a second start in the same home is refused', async () => {

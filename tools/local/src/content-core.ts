@@ -3,7 +3,7 @@ import { once } from 'node:events';
 import fs from 'node:fs';
 import path from 'node:path';
 import type { LocalConfig } from './config.js';
-import { openHome, type Secrets } from './home.js';
+import { openHome, SERVICE_FILE, type Secrets, type StartedService } from './home.js';
 import { databaseUrl, readHome } from './operator-database.js';
 import { providePostgres } from './postgres.js';
 import { Refusal } from './refusal.js';
@@ -28,7 +28,7 @@ export async function runContentCore(
     env: {
       ...config.environment,
       DATABASE_URL: url,
-      ATOMO_SERVICE: config.service,
+      ATOMO_SERVICE: serviceOf(config),
       ENCRYPTION_KEY: config.encryptionKey || (readHome<Secrets>(config, 'secrets.json')?.encryptionKey ?? ''),
       ...order.environment,
     },
@@ -38,6 +38,12 @@ export async function runContentCore(
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, stop);
   const [code] = (await once(child, 'close')) as [number | null];
   return code ?? 1;
+}
+
+/** The folder of the schema: that of ATOMO_SERVICE, else the one that this ATOMO_HOME was started with last, else the default. */
+export function serviceOf(config: LocalConfig): string {
+  if (config.environment.ATOMO_SERVICE) return config.service;
+  return readHome<StartedService>(config, SERVICE_FILE)?.folder ?? config.service;
 }
 
 /**

@@ -68,6 +68,11 @@ it('says that a sound log is sound', async () => {
   expect(said).toMatchObject({ code: 0, err: '' });
   expect(said.out).toMatch(/^Every chain is sound \(3 streams, 9 events, \d+\.\d s\)\.\n$/);
   expect((await events(['verify', '--tenant', B])).out).toMatch(/\(1 streams, 3 events,/);
+  const none = await events(['verify', '--tenant', '00000000-0000-7000-8000-0000000000ff']);
+  expect(none).toMatchObject({
+    code: 0,
+    out: expect.stringMatching(/^There are no events, so nothing is proved \(0 /),
+  });
 });
 
 it('names the event that was changed, with exit code 1', async () => {

@@ -173,7 +173,8 @@ function tell({ tenant, stream, version, position, code }: LogFault): void {
 function summary(totals: LogTotals, from: number): string {
   const seconds = ((performance.now() - from) / 1000).toFixed(1);
   const looked = `${totals.streams} streams, ${totals.events} events, ${seconds} s`;
-  const said = totals.broken === 0 ? 'Every chain is sound' : `Broken streams: ${totals.broken}`;
+  const sound = totals.streams === 0 ? 'There are no events, so nothing is proved' : 'Every chain is sound';
+  const said = totals.broken === 0 ? sound : `Broken streams: ${totals.broken}`;
   const old =
     totals.unchained > 0 ? ` Older than the chain, so nothing vouches for them: ${totals.unchained} events.` : '';
   return `${said} (${looked}).${old}`;

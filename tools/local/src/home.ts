@@ -26,6 +26,15 @@ export interface Secrets {
   readonly encryptionKey: string;
 }
 
+/** What is kept of the last start, for commands that need the schema and are not told where it is. */
+export const SERVICE_FILE = 'service.json';
+
+/** The content of SERVICE_FILE. */
+export interface StartedService {
+  /** The folder of schema.ts, absolute. */
+  readonly folder: string;
+}
+
 /**
  * Opens ATOMO_HOME, and makes it at the first start.
  * @throws Refusal when the folder cannot be written

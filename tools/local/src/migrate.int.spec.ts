@@ -21,10 +21,14 @@ afterAll(async () => {
 });
 
 /** Runs the command on a schema of one model, `Person`. */
-async function migrate(fields: string, ...args: string[]) {
+function migrate(fields: string, ...args: string[]) {
   fs.writeFileSync(path.join(folder, 'schema.ts'), `export interface Person { ${fields} }\n`);
-  const child = spawn(process.execPath, [COMMAND, ...args, '--service', folder], {
-    env: { ...process.env, DATABASE_URL: database.url, ATOMO_HOME: folder },
+  return run([...args, '--service', folder]);
+}
+
+async function run(args: readonly string[], service?: string) {
+  const child = spawn(process.execPath, [COMMAND, ...args], {
+    env: { ...process.env, DATABASE_URL: database.url, ATOMO_HOME: folder, ATOMO_SERVICE: service },
   });
   let output = '';
   for (const stream of [child.stdout, child.stderr]) stream.setEncoding('utf8').on('data', (text) => (output += text));
@@ -61,4 +65,11 @@ test('a plan tells what is to be done, apply does it, and the codes say whether 
     code: 1,
     output: expect.stringContaining('--help'),
   });
+});
+
+test('what was started last is meant, unless another folder is named', async () => {
+  fs.writeFileSync(path.join(folder, 'schema.ts'), 'export interface Robot { name: string }\n');
+  fs.writeFileSync(path.join(folder, 'service.json'), JSON.stringify({ folder }));
+  expect((await run(['plan'])).output).toContain('make table model_robot');
+  expect((await run(['plan'], 'services/crm')).output).toContain('make table model_deal');
 });

@@ -1,6 +1,6 @@
 import path from 'node:path';
 import { readConfig } from './config.js';
-import { onDatabase, runContentCore } from './content-core.js';
+import { onDatabase, runContentCore, serviceOf } from './content-core.js';
 import { parseOptions } from './options.js';
 import { Refusal, runCommand } from './refusal.js';
 
@@ -14,7 +14,7 @@ await runCommand(async () => {
   const [action, ...more] = positionals;
   if ((action !== 'plan' && action !== 'apply') || more.length > 0) throw new Refusal(USAGE);
   const config = readConfig();
-  const service = values.service === undefined ? config.service : path.resolve(config.cwd, values.service);
+  const service = values.service === undefined ? serviceOf(config) : path.resolve(config.cwd, values.service);
   const answers = (values.allow ?? []).map((name) => `--allow=${name}`);
   return onDatabase(config, (url) => {
     const environment = { ATOMO_SERVICE: service };

@@ -4,7 +4,7 @@ import { createInterface } from 'node:readline/promises';
 import { styleText } from 'node:util';
 import { parseOptions } from './options.js';
 import { readConfig, type LocalConfig } from './config.js';
-import { openHome, shown, type Home } from './home.js';
+import { openHome, SERVICE_FILE, shown, writeWhole, type Home, type StartedService } from './home.js';
 import { providePostgres, stopLeftBehind } from './postgres.js';
 import { dataFoldersOf, removePostgresOf } from './postgres-place.js';
 import { provideRedis, stopRedisLeftBehind } from './redis.js';
@@ -19,7 +19,7 @@ import { Supervisor, type RunningSystem, type SupervisorPlan } from './superviso
  */
 const SAME_SIGNAL_MS = 1_000;
 /** Everything the supervisor keeps in a home; `--reset` deletes these and nothing else of what may lie there. */
-const KEPT = ['redis', 'memory', 'logs', 'secrets.json', 'run.json', 'postgres-outside'];
+const KEPT = ['redis', 'memory', 'logs', 'secrets.json', 'run.json', SERVICE_FILE, 'postgres-outside'];
 const WORKER = 'historical-sync-worker';
 const EXIT_INTERRUPTED = 130;
 /** After the second Ctrl-C nothing is waited for longer; what is left then ends by itself, as after a kill -9. */
@@ -48,6 +48,8 @@ await runCommand(async () => {
     if (config.databaseUrl) say('Note: the data in the Postgres of DATABASE_URL is yours and was not deleted');
   }
 
+  const started: StartedService = { folder: service };
+  writeWhole(path.join(home.folder, SERVICE_FILE), started);
   const plan = planOf(config, home, roster, service, say);
   const supervisor = new Supervisor(plan);
   let interruptedAt: number | undefined;
