@@ -12,6 +12,10 @@ test.each([
 
 test.each([0, -1, 101, 2 ** 31 - 1])('first: %p is refused', (first) => expect(() => pageSize(first)).toThrow(refused));
 
+test('what is wrong is told by the name it was asked for with', () => {
+  expect(() => pageSize(0, 100, 'last')).toThrow('last is 0; it must be from 1 to 100.');
+});
+
 test('a list with a lower limit has it also where nothing is asked for', () => {
   expect(pageSize(undefined, 5)).toBe(5);
   expect(() => pageSize(6, 5)).toThrow(refused);

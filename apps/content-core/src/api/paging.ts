@@ -36,10 +36,18 @@ export function connectionType(name: string, node: GraphQLObjectType, descriptio
   });
 }
 
-/** The page size that was asked for. @throws CodedError VALIDATION_ERROR */
-export function pageSize(first: number | null | undefined, max: number = MAX_PAGE): number {
-  const size = first ?? Math.min(DEFAULT_PAGE, max);
-  if (size < 1 || size > max) throw apiError('VALIDATION_ERROR', `first is ${size}; it must be from 1 to ${max}.`);
+/**
+ * The page size that was asked for.
+ * @param name of the argument that it was asked for with
+ * @throws CodedError VALIDATION_ERROR
+ */
+export function pageSize(
+  asked: number | null | undefined,
+  max: number = MAX_PAGE,
+  name: 'first' | 'last' = 'first',
+): number {
+  const size = asked ?? Math.min(DEFAULT_PAGE, max);
+  if (size < 1 || size > max) throw apiError('VALIDATION_ERROR', `${name} is ${size}; it must be from 1 to ${max}.`);
   return size;
 }
 

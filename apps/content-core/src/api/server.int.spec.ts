@@ -180,6 +180,22 @@ describe('GraphQL over HTTP', () => {
     expect(await response.json()).toMatchObject({ errors: [{ extensions: { code: 'VALIDATION_ERROR' } }] });
   });
 
+  test.each([
+    ['application/graphql-response+json', 400],
+    ['application/json', 200],
+  ])('variables that are wrong leave no data: to who accepts %s that is a %i', async (accept, status) => {
+    const response = await post(
+      { query: 'query($n: Int) { echo(n: $n) }', variables: { n: 'x' } },
+      { ...TOKEN, accept },
+    );
+    expect(response.status).toBe(status);
+    const body = (await response.json()) as object;
+    expect(body).toMatchObject({ errors: [{ extensions: { code: 'VALIDATION_ERROR' } }] });
+    expect(body).not.toHaveProperty('data');
+    const failed = await post({ query: '{ coded }' }, { ...TOKEN, accept });
+    expect(failed.status).toBe(200);
+  });
+
   test('a subscription by POST is refused', async () => {
     const response = await post({ query: 'subscription { ticks }' });
     expect(await response.json()).toEqual({
@@ -190,6 +206,7 @@ describe('GraphQL over HTTP', () => {
 
   test.each([
     ['no JSON', '{'],
+    ['a key that no object may have', '{"query":"{hello}","variables":{"__proto__":{}}}'],
     ['null', 'null'],
     ['a list', '[{"query":"{hello}"}]'],
     ['a text', '"x"'],

@@ -50,8 +50,15 @@ export function serveApi(fastify: FastifyInstance, options: ApiServerOptions): {
     execute: (args: ExecutionArgs) => carryOut(options, args, (own) => documents.answer(own)),
     context: (request) => request.raw.apiContext as unknown as Record<string, unknown>,
     onOperation: (request, _args, result) => {
-      const headers = { 'content-type': `${mediaTypeOf(request.raw.headers.accept)}; charset=utf-8` };
-      return [bodyOf(result, request.raw.id), { status: 200, statusText: 'OK', headers }];
+      const type = mediaTypeOf(request.raw.headers.accept);
+      const headers = { 'content-type': `${type}; charset=utf-8` };
+      // Of wrong variables and the like nothing was carried out: there is no data, which this media type must say by its status.
+      const isRefused = result.errors !== undefined && result.data === undefined;
+      const said =
+        isRefused && type !== 'application/json'
+          ? { status: 400, statusText: 'Bad Request' }
+          : { status: 200, statusText: 'OK' };
+      return [bodyOf(result, request.raw.id), { ...said, headers }];
     },
     formatError: (error) => formatError(error),
   });
@@ -162,7 +169,8 @@ export function serveApi(fastify: FastifyInstance, options: ApiServerOptions): {
   // Of what never gets to an operation, such as a body that cannot be read.
   const errorHandler = (error: FastifyError, request: FastifyRequest, reply: FastifyReply) => {
     const status = isTooDeep(error) ? 400 : (error.statusCode ?? 500);
-    const told = status < 500 ? refusedRequest(status, request, error.message) : error;
+    const message = error.code === 'FST_ERR_CTP_INVALID_JSON_BODY' ? NO_JSON : error.message;
+    const told = status < 500 ? refusedRequest(status, request, message) : error;
     void reply.status(status).send({ errors: [formatError(told, request.id)] });
   };
   fastify.post('/graphql', { errorHandler }, answer);
@@ -299,6 +307,8 @@ function refusedRequest(status: number, request: FastifyRequest, message: string
 }
 
 const NESTED_BODY = 'The body is nested too deeply.';
+/** The second would give an object of ours another prototype. */
+const NO_JSON = 'The body is no JSON, or has a key __proto__, which nothing may be called.';
 
 declare module 'fastify' {
   interface FastifyRequest {

@@ -366,6 +366,7 @@ test('without a position one begins with what comes', async () => {
 
 test.each([
   ['a position that is none', { after: 'x' }],
+  ['an empty position', { after: '' }],
   ['a condition that is refused', { where: { id: { equals: 'x' } } }],
 ])('%s is refused at once', async (_name, variables) => {
   await expect(take(follow(variables), 1)).rejects.toThrow('VALIDATION_ERROR');

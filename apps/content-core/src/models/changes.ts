@@ -129,7 +129,8 @@ export function changedField(
       const query = { reader, model, where, selection: selectionAt(selectionOf(info), name), log };
       // A condition that is refused is refused now, not at the first change.
       compileChanged(reader, model, where, query.selection, []);
-      const after = args.after ? positionIn(args.after) : await startOf(database, reader.tenant, options.fence);
+      const after =
+        typeof args.after === 'string' ? positionIn(args.after) : await startOf(database, reader.tenant, options.fence);
       return new ChangeFeed(database, query, after, options);
     },
     resolve: (change) => change,

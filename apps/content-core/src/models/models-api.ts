@@ -15,6 +15,7 @@ import {
   DateTimeScalar,
   decodeCursor,
   encodeCursor,
+  MAX_PAGE,
   mergeSelections,
   pageSize,
   READS_TEXT,
@@ -568,7 +569,7 @@ async function readPage(
   const fromEnd = last !== null;
   if (fromEnd && typeof args.first === 'number')
     throw apiError('VALIDATION_ERROR', 'A page is the first or the last of a list: give first or last, not both.');
-  const size = pageSize(fromEnd ? last : args.first);
+  const size = fromEnd ? pageSize(last, MAX_PAGE, 'last') : pageSize(args.first);
   const orderBy = args.orderBy ?? [];
   const order = orderName(model, orderBy, args.asOf ?? null);
   const pageInfo = selectionAt(selection, 'pageInfo');
