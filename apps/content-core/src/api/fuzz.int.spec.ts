@@ -77,18 +77,11 @@ async function send(
   init: { method: string; body?: string | Uint8Array; headers?: object },
 ): Promise<Answer> {
   const from = performance.now();
-  const ask = () =>
-    fetch(core.url + path, {
-      ...init,
-      headers: { authorization: `Bearer ${token}`, ...init.headers },
-      signal: AbortSignal.timeout(3 * PATIENCE_MS),
-    } as RequestInit);
-  // Who is refused before the whole body is sent may find the connection shut on writing, before reading why: that is HTTP.
-  const response = await ask().catch((error: Error) => {
-    const { code = '' } = (error.cause ?? {}) as { code?: string };
-    if (!['EPIPE', 'ECONNRESET', 'UND_ERR_SOCKET'].includes(code)) throw error;
-    return ask();
-  });
+  const response = await fetch(core.url + path, {
+    ...init,
+    headers: { authorization: `Bearer ${token}`, ...init.headers },
+    signal: AbortSignal.timeout(3 * PATIENCE_MS),
+  } as RequestInit);
   const asked = `${init.method} ${path} ${String(init.body ?? '')}`;
   return { status: response.status, body: await response.text(), ms: performance.now() - from, asked };
 }

@@ -36,9 +36,6 @@ interface Run {
   readonly ended: Promise<number | string>;
 }
 
-/** A process loads Nest first, which takes seconds on a busy machine. */
-jest.setTimeout(30_000);
-
 const children: ChildProcess[] = [];
 let folder: string;
 let servers: Server[] = [];

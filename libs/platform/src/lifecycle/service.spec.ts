@@ -185,6 +185,39 @@ describe('errors of a route', () => {
   });
 });
 
+describe('a body beyond the limit', () => {
+  /** Sends the head of a request of `length` bytes and one byte of its body; answers what has come back so far. */
+  async function aSender(length: number) {
+    const { url } = await start();
+    const socket = connect(Number(new URL(url).port), '127.0.0.1');
+    sockets.push(socket);
+    const heard = { text: '', isShut: false };
+    socket.setEncoding('utf8').on('data', (text: string) => (heard.text += text));
+    socket.on('error', () => undefined).on('close', () => (heard.isShut = true));
+    socket.write(
+      `POST /echo HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: ${length}\r\n\r\n "`,
+    );
+    const until = async (what: RegExp) => {
+      while (!what.test(heard.text) && !heard.isShut) await new Promise((resolve) => setTimeout(resolve, 5));
+      return heard;
+    };
+    return { socket, until };
+  }
+
+  it('is refused before it is sent, and who sends it nevertheless reads why', async () => {
+    const { socket, until } = await aSender(8_000_000);
+    expect((await until(/\}$/)).text).toMatch(/^HTTP\/1\.1 400 /);
+    socket.write('x'.repeat(8_000_000 - 2));
+    socket.write('GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n');
+    expect(await until(/"live"/)).toMatchObject({ isShut: false, text: expect.stringContaining('"live"') });
+  });
+
+  it('and beyond all measure ends with its connection', async () => {
+    const { until } = await aSender(1_000_000_000_000);
+    expect(await until(/never/)).toMatchObject({ isShut: true, text: expect.stringMatching(/^HTTP\/1\.1 400 /) });
+  });
+});
+
 describe('restError', () => {
   it.each(Object.keys(API_ERRORS))('has a status for %s', (code) => {
     const { status, body } = restError(new CodedError(code, 'Because.'));

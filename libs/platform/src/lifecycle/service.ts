@@ -28,6 +28,8 @@ import type { IsTrusted } from '../config/index.js';
 const STOP_TIMEOUT_MS = 280_000;
 /** The default limit of a request's body; routes that take files stream them and set their own. */
 const BODY_LIMIT = 1024 * 1024;
+/** A body refused for its length is read to its end up to this many bytes. */
+const HEARD_OUT_BYTES = 64 * BODY_LIMIT;
 /** Levels of a body that are looked through for the reason of a stack that is used up: far more than any shape of ours has. */
 const DEEP = 100;
 /**
@@ -175,6 +177,7 @@ export async function startService(options: ServiceOptions): Promise<RunningServ
   const fastify: FastifyInstance = app.getHttpAdapter().getInstance();
   fastify.removeContentTypeParser('text/plain');
   traceRequests(fastify);
+  hearOut(fastify);
   addOperatorRoutes(fastify, health, metrics, logger);
   try {
     await options.configure?.(app);
@@ -217,6 +220,18 @@ function tracingOf({ name, config }: ServiceOptions, logger: Logger): TracingOpt
       else logger.info('the collector takes traces again');
     },
   };
+}
+
+/**
+ * Lets whoever sends a body beyond the limit send it to its end, unheeded. Fastify would shut the connection with its answer: a
+ * client that is still writing then meets a reset, and often never reads why.
+ */
+export function hearOut(fastify: FastifyInstance): void {
+  fastify.addHook('onSend', (request, reply, _payload, done) => {
+    const length = Number(request.headers['content-length']);
+    if (length > request.routeOptions.bodyLimit && length <= HEARD_OUT_BYTES) reply.removeHeader('connection');
+    done();
+  });
 }
 
 function addOperatorRoutes(fastify: FastifyInstance, health: Health, metrics: Metrics, logger: Logger): void {
