@@ -6,8 +6,11 @@ import type { ApiContext } from './part.js';
 
 /** How often the sessions of open connections are looked at: one that has ended ends what is open. */
 const SESSION_LOOK_MS = 1_000;
-/** How old what is known of a session may be at such a look. With the time between looks it makes less than 5 s, also after a logout on another instance. */
-const SESSION_BELIEVED_MS = 3_500;
+/**
+ * How old what is known of a session may be at such a look. With the time between looks it makes 4 s of the 5 s that are promised,
+ * also after a logout on another instance; the rest is for a busy process and a slow database.
+ */
+const SESSION_BELIEVED_MS = 3_000;
 /** Subscriptions that one user has open on this process, whichever way: each asks the database at every change of its tenant. */
 export const MAX_SUBSCRIPTIONS = 200;
 
