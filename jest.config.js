@@ -3,6 +3,8 @@ import preset from './jest.preset.js';
 const project = (displayName, more) => ({ ...preset, displayName, rootDir: import.meta.dirname, ...more });
 
 export default {
+  // A limit for a busy machine, not for a promise: the tests of what is promised measure it themselves.
+  testTimeout: 60_000,
   // What spec files leave behind adds up; beyond this a worker is replaced, which takes a second, before collecting it takes longer.
   workerIdleMemoryLimit: '800MB',
   projects: [

@@ -1,6 +1,15 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import path from 'node:path';
-import { aCable, aDatabase, aRedis, eventually, redisTestUrl, type Cable, type TestDatabase } from '@atomo-cc/testing';
+import {
+  aCable,
+  aDatabase,
+  aRedis,
+  eventually,
+  freePort,
+  redisTestUrl,
+  type Cable,
+  type TestDatabase,
+} from '@atomo-cc/testing';
 import { DEFAULT_TENANT_ID, uuidv7 } from '@atomo-cc/kernel';
 import { startService, type RunningService } from '@atomo-cc/platform/lifecycle';
 import { enqueue, JobQueues, OutboxRelay } from '@atomo-cc/platform/queues';
@@ -8,10 +17,10 @@ import type { Redis } from '@atomo-cc/platform/redis';
 import { HISTORICAL_SYNC_QUEUE } from '@atomo-cc/queues';
 import { claimSyncJob, startSyncJob, waitSyncJob } from '@atomo-cc/sync-jobs';
 import { autoscalerConfig } from './config.js';
-import { LEASE_MS, Observer, type DecisionRecord } from './control/index.js';
-import { Reaper } from './reaper.js';
+import { Observer, type DecisionRecord } from './control/index.js';
+import { REAP_MS, Reaper } from './reaper.js';
 import { autoscalerMigrations, autoscalerService } from './service.js';
-import { aScene, FAKE_WORKER, freePort, killHard, type Scene } from './testing/index.js';
+import { aScene, FAKE_WORKER, killHard, type Scene } from './testing/index.js';
 
 interface Worker {
   id: string;
@@ -77,15 +86,11 @@ describe('the autoscaler', () => {
   const ask = (url: string, way: string, init?: RequestInit) => fetch(new URL(way, url), init);
   const get = async <Answer>(url: string, way: string) => (await (await ask(url, way)).json()) as Answer;
   const workersOf = async (url: string) => (await get<{ workers?: Worker[] }>(url, '/workers')).workers ?? [];
-  const ready = (url: string, count: number, timeoutMs = 10_000) =>
-    eventually(
-      `${count} workers are ready`,
-      async () => {
-        const workers = (await workersOf(url)).filter(({ state }) => state === 'ready');
-        return workers.length === count ? workers : undefined;
-      },
-      timeoutMs,
-    );
+  const ready = (url: string, count: number) =>
+    eventually(`${count} workers are ready`, async () => {
+      const workers = (await workersOf(url)).filter(({ state }) => state === 'ready');
+      return workers.length === count ? workers : undefined;
+    });
   const decisions = async (url: string) => (await get<{ decisions: DecisionRecord[] }>(url, '/decisions')).decisions;
   const scale = (url: string, body: unknown, headers: Record<string, string> = AUTH) =>
     ask(url, '/scale', {
@@ -99,6 +104,9 @@ describe('the autoscaler', () => {
     const { url } = await anAutoscaler();
     let [worker] = await ready(url, 1);
     expect(worker!.url).toBe(`http://127.0.0.1:${scene.firstPort}`);
+    // A machine on which a process takes long to start is given as long in addition.
+    const { at } = (await decisions(url)).find(({ action }) => action === 'start')!;
+    const backInMs = BACK_IN_MS + 3 * Math.max(Date.now() - Date.parse(at), 0);
     // Each is killed as soon as it is known, before the autoscaler's next look.
     for (let kill = 1; kill <= 3; kill += 1) {
       const { pid } = worker!;
@@ -106,7 +114,7 @@ describe('the autoscaler', () => {
       worker = await eventually(
         `worker ${kill + 1} is ready`,
         async () => (await workersOf(url)).find((each) => each.state === 'ready' && each.pid !== pid),
-        BACK_IN_MS,
+        backInMs,
       );
       expect(worker.url).toBe(`http://127.0.0.1:${scene.firstPort}`);
     }
@@ -155,10 +163,7 @@ describe('the autoscaler', () => {
     await ask(drained.url, '/jobs?n=0');
     const [left] = await ready(url, 1);
     expect(left!.id).not.toBe(drained.id);
-    await eventually(
-      'it tells',
-      async () => (await decisions(url))[0]?.rule === 'drained' || (await decisions(url))[1]?.rule === 'drained',
-    );
+    await eventually('it tells', async () => (await decisions(url)).some(({ rule }) => rule === 'drained'));
     expect((await decisions(url)).map(({ action, rule }) => `${action} ${rule}`)).toContain('drain target');
     await scale(url, { workers: null });
     expect(await get(url, '/scale')).toMatchObject({ target: null });
@@ -177,7 +182,7 @@ describe('the autoscaler', () => {
     const [worker] = await ready(second, 1);
     expect(await leads(second)).toBe(false);
     leader.kill('SIGKILL');
-    await eventually('the second leads', () => leads(second), LEASE_MS + 1_500);
+    await eventually('the second leads', () => leads(second));
     expect((await ready(second, 1))[0]).toMatchObject({ pid: worker!.pid, managed: true });
     killHard(worker!.pid!);
     await eventually('the second acts', async () =>
@@ -191,8 +196,9 @@ describe('the autoscaler', () => {
     const [worker] = await ready(first.url, 1);
     await first.stop();
     expect(() => process.kill(worker!.pid!, 0)).toThrow('ESRCH');
+    expect(await database.asOwner('select holder from leases where expires_at > clock_timestamp()')).toEqual([]);
     const second = await anAutoscaler();
-    await eventually('the next leads', () => leads(second.url), LEASE_MS / 2);
+    await eventually('the next leads', () => leads(second.url));
   });
 
   it.each(['DATABASE_URL', 'REDIS_URL'])(
@@ -313,7 +319,8 @@ describe('the autoscaler', () => {
     await Promise.all(looks.mock.results.map(({ value }) => value as Promise<void>));
     expect((await queues.depths())[0]?.waiting).toBe(0);
     await setLimit(1);
-    await eventually('the job is queued', async () => (await queues.depths())[0]?.waiting === 1, 5_000);
+    await eventually('the job is queued', async () => (await queues.depths())[0]?.waiting === 1);
+    expect(REAP_MS).toBeLessThan(5_000);
     looks.mockRestore();
     const [row] = await database.asOwner('select status from historical_sync_jobs where id = $1', [id]);
     expect(row).toEqual({ status: 'pending' });

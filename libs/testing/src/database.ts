@@ -85,7 +85,7 @@ export async function aRedis(use: RedisUse = 'blocking'): Promise<Redis> {
 export async function eventually<Result>(
   what: string,
   condition: () => Promise<Result> | Result,
-  timeoutMs = 10_000,
+  timeoutMs = 30_000,
 ): Promise<Exclude<NonNullable<Result>, false>> {
   const deadline = Date.now() + timeoutMs;
   for (;;) {

@@ -9,9 +9,9 @@ export function seeded(seed: number): () => number {
   };
 }
 
-/** A new seed for a randomised test, printed under its name: give it to `seeded` to see the same run again. */
+/** A seed for a randomised test, printed under its name: `SEED=… npm test -- <file>` runs it the same again. */
 export function aSeed(what: string): number {
-  const seed = Date.now() % 2 ** 31;
+  const seed = Number(process.env['SEED'] || Date.now() % 2 ** 31);
   process.stdout.write(`${what}, seed ${seed}\n`);
   return seed;
 }

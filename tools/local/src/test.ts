@@ -23,6 +23,8 @@ const NOT_FOR_TESTS = [
   'AUTOSCALER_PORT',
   'WORKER_PORT',
 ];
+/** Each has a numbered database of the test Redis, from 1; Redis has 16. */
+const MOST_WORKERS = 15;
 /** What runs gets this long to end after a signal before its servers are taken away. */
 const INTERRUPT_LIMIT_MS = 10_000;
 
@@ -86,7 +88,7 @@ async function jest(
 ): Promise<Tally> {
   if (signal.aborted) return emptyTally();
   const results = path.join(os.tmpdir(), `atomo-jest-${process.pid}.json`);
-  const workers = Math.max(2, os.availableParallelism() - 1);
+  const workers = Math.min(Math.max(2, os.availableParallelism() - 1), MOST_WORKERS);
   const more = [
     '--passWithNoTests',
     '--json',

@@ -1,2 +1,2 @@
-export { aScene, FAKE_WORKER, freePort, killHard } from './scene.js';
+export { aScene, FAKE_WORKER, killHard } from './scene.js';
 export type { Scene } from './scene.js';

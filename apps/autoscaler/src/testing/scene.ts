@@ -1,8 +1,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
-import { createServer, type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { redisTestUrl } from '@atomo-cc/testing';
+import { freePort, redisTestUrl } from '@atomo-cc/testing';
 import { LocalProvider, redisLedger } from '../fleet/index.js';
 import type { Redis } from '@atomo-cc/platform/redis';
 
@@ -51,18 +50,6 @@ export async function aScene(): Promise<Scene> {
       rmSync(folder, { recursive: true, force: true });
     },
   };
-}
-
-/** A port that was free a moment ago. */
-export function freePort(): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const server = createServer();
-    server.once('error', reject);
-    server.listen(0, '127.0.0.1', () => {
-      const { port } = server.address() as AddressInfo;
-      server.close(() => resolve(port));
-    });
-  });
 }
 
 /** Ends a process of the scene as a crash would. */

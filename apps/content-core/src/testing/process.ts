@@ -1,9 +1,8 @@
 import { spawn } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
-import { createServer, type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { eventually, redisTestUrl, type TestDatabase } from '@atomo-cc/testing';
+import { eventually, freePort, redisTestUrl, type TestDatabase } from '@atomo-cc/testing';
 
 /** The login that the embedded mode has. */
 export const DEVELOPMENT_LOGIN = { email: 'admin@atomo.local', password: 'atomo-dev' };
@@ -28,7 +27,7 @@ export async function aContentCore(
   environment: Readonly<Record<string, string>> = {},
 ): Promise<RunningContentCore> {
   const folder = mkdtempSync(join(tmpdir(), 'atomo-content-core-'));
-  const port = await aFreePort();
+  const port = await freePort();
   const child = spawn(process.execPath, [resolve('apps/content-core/dist/main.js')], {
     env: {
       PATH: process.env['PATH'],
@@ -71,12 +70,4 @@ export async function aContentCore(
       rmSync(folder, { recursive: true, force: true });
     },
   };
-}
-
-async function aFreePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await new Promise((done) => server.once('listening', done));
-  const { port } = server.address() as AddressInfo;
-  await new Promise((done) => server.close(done));
-  return port;
 }

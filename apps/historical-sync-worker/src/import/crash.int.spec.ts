@@ -2,7 +2,6 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
-import { createServer, type AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
@@ -10,7 +9,7 @@ import { DEFAULT_TENANT_ID } from '@atomo-cc/kernel';
 import { localHashEmbedder, SemanticStore } from '@atomo-cc/memory';
 import { BlobStore } from '@atomo-cc/platform/blobs';
 import { claimSyncJob, findSyncJob, startSyncJob, type SyncJob } from '@atomo-cc/sync-jobs';
-import { aDatabase, aRedis, eventually, redisTestUrl, type TestDatabase } from '@atomo-cc/testing';
+import { aDatabase, aRedis, eventually, freePort, redisTestUrl, type TestDatabase } from '@atomo-cc/testing';
 import { runImportSlice } from './import-slice.js';
 import { workerMigrations } from '../migrations.js';
 import { aMailbox, figuresOf, indexedIds } from '../testing/index.js';
@@ -22,7 +21,7 @@ const KILLS = Number(process.env['CRASH_KILLS'] ?? 2);
 const MAILS = Number(process.env['CRASH_MAILS'] ?? 2_000);
 /** After the job is somewhere, the worker is killed within this time: a few chunks long, so it strikes anywhere inside one. */
 const JITTER_MS = 150;
-const RESTART_MS = 40_000;
+const RESTART_MS = 90_000;
 const WORKER = 'apps/historical-sync-worker/dist/main.js';
 
 interface Worker {
@@ -151,14 +150,6 @@ test(
   },
   (KILLS + 2) * RESTART_MS,
 );
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const { port } = server.address() as AddressInfo;
-  await new Promise((resolve) => server.close(resolve));
-  return port;
-}
 
 async function epochOf(database: TestDatabase): Promise<number> {
   const [row] = await database.asOwner<{ epoch: string }>('select epoch from historical_sync_jobs');
