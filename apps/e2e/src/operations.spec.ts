@@ -52,7 +52,7 @@ describe('operations', () => {
         const [worker] = theSystem().workers.filter((each) => each.pid !== killed.pid);
         return worker && (await isReady(worker.url)) && worker;
       },
-      30_000,
+      45_000,
     );
     expect(replaced.pid).not.toBe(killed.pid);
   });
@@ -67,7 +67,7 @@ describe('operations', () => {
         const now = theSystem().services[name];
         return now.pid !== killed.pid && (await isReady(now.url));
       },
-      20_000,
+      45_000,
     );
     // The workers are not the dead one's children: they went on.
     expect(theSystem().workers.map((each) => each.pid)).toEqual(workers);

@@ -8,8 +8,8 @@ import { Protocol1Client } from './protocol1-client.js';
 import { ROOT, runCommand } from './system.js';
 import { theSystem } from './the-system.js';
 
-const SOON_MS = 20_000;
-const TEST_MS = 120_000;
+const SOON_MS = 60_000;
+const TEST_MS = 300_000;
 
 describe('npm run vault', () => {
   let url: string;

@@ -10,12 +10,12 @@ let gateway: TestGateway;
 beforeAll(async () => {
   database = await aDatabase(gatewayMigrations);
   gateway = await TestGateway.start(database.url);
-}, 30_000);
+});
 
 afterAll(async () => {
   await gateway.stop();
   await database.drop();
-}, 30_000);
+});
 
 /** Every object in a document, with where it is. */
 function* everyObject(value: unknown, place = '#'): Generator<[string, Record<string, unknown>]> {

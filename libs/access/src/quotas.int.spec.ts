@@ -18,8 +18,6 @@ import { accessEntities, accessMigrations } from './schema.js';
 import { createTenant, setPlan } from './tenants.js';
 
 const BY = { actor: 'operator:ada', reason: 'asked for more' };
-jest.setTimeout(30_000);
-
 let database: TestDatabase;
 let app: AppDatabase;
 let system: SystemDatabase;

@@ -9,8 +9,6 @@ import { accessEntities, accessMigrations } from './schema.js';
 import { createTenant, setPlan } from './tenants.js';
 
 const BY = { actor: 'operator:ada' };
-jest.setTimeout(30_000);
-
 let database: TestDatabase;
 let system: SystemDatabase;
 let redis: Redis;

@@ -13,9 +13,6 @@ const B = '00000000-0000-7000-8000-00000000000b' as TenantId;
 const METADATA = { actor: 'user:1', correlationId: 'c', causationId: 'd' };
 const PRIVILEGE = expect.objectContaining({ code: '42501' });
 
-/** A limit for a busy machine, not for the promise. */
-jest.setTimeout(30_000);
-
 let database: TestDatabase;
 
 beforeAll(async () => {

@@ -10,9 +10,6 @@ import { announceAppended, AppendHints, subscribe } from './subscription.js';
 import type { EventStore } from './testing/event-store.js';
 import { eventStoreConformance } from './testing/event-store.conformance.js';
 
-/** A limit for a busy machine, not for the promise. */
-jest.setTimeout(30_000);
-
 let database: TestDatabase;
 let redis: Redis;
 let hearing: Redis;

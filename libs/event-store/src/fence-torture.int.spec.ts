@@ -7,9 +7,6 @@ import { tortureFence } from './testing/fence-torture.js';
 const WRITERS = 6;
 const ROUNDS = 60;
 
-/** A limit for a busy machine, not for the promise. */
-jest.setTimeout(30_000);
-
 let database: TestDatabase;
 let doomed: AppDatabase;
 

@@ -2,7 +2,7 @@ import fs from 'node:fs';
 import path from 'node:path';
 import { type TenantId, uuidv7 } from '@atomo-cc/kernel';
 import { APP_ROLE, migrate, openSystemDatabase, SYSTEM_ROLE } from '@atomo-cc/platform/postgres';
-import { aDatabase, type TestDatabase } from '@atomo-cc/testing';
+import { aDatabase, eventually, type TestDatabase } from '@atomo-cc/testing';
 import { append } from './append.js';
 import { Fence } from './fence.js';
 import { keepAnswers } from './idempotency.js';
@@ -263,7 +263,9 @@ it('the next page is read only when the lines before are taken', async () => {
       return gate.promise;
     },
   });
-  await source.asOwner('select pg_sleep(0.05)');
+  await eventually('a first page', () => writes === 1);
+  // As much time as it would need for more.
+  for (let look = 0; look < 20; look += 1) await source.asOwner('select count(*) from event_log');
   expect(writes).toBe(1);
   gate.resolve();
   await over;

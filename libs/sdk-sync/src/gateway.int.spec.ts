@@ -84,7 +84,7 @@ it('tries to connect for ever, with growing pauses, when nobody answers and afte
   expect(calls.filter((call) => call === 'disconnected')).toHaveLength(7);
   client.close();
   await server.close();
-}, 30_000);
+});
 
 it('tells the gateway where it stands: at once when that is far, else a little later, and at the end what is left', async () => {
   collectPauses();
@@ -136,4 +136,4 @@ it('tells the gateway where it stands: at once when that is far, else a little l
   answer();
   expect(heard[2]).toEqual({ epoch: 'e', through: 62 });
   await server.close();
-}, 30_000);
+});

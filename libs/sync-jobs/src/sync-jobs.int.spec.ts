@@ -40,9 +40,6 @@ const COUNTS: ChunkCounts = {
 const CHUNK = { checkpoint: { offset: 500 }, bytesProcessed: 400, counts: COUNTS };
 const PASSING = { code: 'INTERNAL_ERROR', message: 'The database was away.', mayPass: true };
 
-/** A limit for a busy machine, not for the promise. */
-jest.setTimeout(30_000);
-
 let database: TestDatabase;
 
 beforeAll(async () => {

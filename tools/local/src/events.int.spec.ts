@@ -13,7 +13,7 @@ const B = '00000000-0000-7000-8000-00000000000b' as TenantId;
 const COMMAND = path.resolve('tools/local/dist/events.js');
 
 /** A limit for a busy machine, not for the promise. */
-jest.setTimeout(60_000);
+jest.setTimeout(120_000);
 
 let database: TestDatabase;
 let folder: string;

@@ -382,7 +382,7 @@ describe('documents', () => {
       jest.restoreAllMocks();
     }
     expect(most).toBe(1_000);
-  }, 30_000);
+  });
 });
 
 describe('errors', () => {
@@ -500,9 +500,12 @@ describe('subscriptions', () => {
     await ticks.next();
     revoked.add(OURS);
     try {
-      await expect(socket.iterate({ query: '{ hello }' }).next()).rejects.toMatchObject([
-        { extensions: { code: 'UNAUTHENTICATED' } },
-      ]);
+      const refused: Json = await socket
+        .iterate({ query: '{ hello }' })
+        .next()
+        .catch((reason: unknown) => reason);
+      // The look at what is open may come before, and shuts the whole socket.
+      expect([4403, 'UNAUTHENTICATED']).toContain(refused.code ?? refused[0]?.extensions.code);
     } finally {
       revoked.clear();
       await ticks.return?.();

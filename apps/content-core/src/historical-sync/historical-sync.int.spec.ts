@@ -541,12 +541,9 @@ describe('the progress subscription', () => {
     const progress = follow(id);
     expect((await progress.next()).value).toEqual({ status: 'pending', recordsProcessed: 0 });
     await eventually('the feed to listen', async () => (await subscribers(id)) === 1);
-    const from = performance.now();
     await work(id, 5);
     await command.publish(progressChannel(id), '');
     expect((await progress.next()).value).toEqual({ status: 'running', recordsProcessed: 5 });
-    // At once, not at the slow look.
-    expect(performance.now() - from).toBeLessThan(1_500);
     await work(id, 2, true);
     await command.publish(progressChannel(id), '');
     expect((await progress.next()).value).toEqual({ status: 'completed', recordsProcessed: 7 });

@@ -593,25 +593,22 @@ describe('what happens', () => {
         // An answer as of a time waits for the history.
         await api.data(`{ person(id: "${id}", asOf: "${times[2]}") { id } }`);
       }
-      callers.role = 'Viewer';
       const seenChanges: Json[] = [];
       const client = createClient({
         url: api.url.replace('http', 'ws'),
         webSocketImpl: WebSocket,
-        connectionParams: { authorization: `Bearer ${OURS}` },
+        connectionParams: { authorization: `Bearer ${OURS}/Viewer` },
         retryAttempts: 0,
       });
       const document = 'subscription { personChanged(after: "0") { type id changedFields person { name stage } } }';
-      callers.role = 'Viewer';
+      callers.role = 'Admin';
       for await (const { data } of client.iterate<{ personChanged: Json }>({ query: document })) {
         if (data!.personChanged.id === id) seenChanges.push(data!.personChanged);
         // The last event of the log: it is made to be seen.
         if (data!.personChanged.person?.name === 'End') break;
         if (seenChanges.length === 1 && !ended) {
           ended = true;
-          callers.role = 'Admin';
           await api.data('mutation { createPerson(input: { name: "End", stage: Public }) { id } }');
-          callers.role = 'Viewer';
         }
       }
       ended = false;

@@ -239,11 +239,9 @@ describe('the answer of a mutation', () => {
   test('of commands on one record that share a transaction is what each has done', async () => {
     const made = await create({ price: 0 });
     const answers = await Promise.all([1, 2, 3].map((price) => update(made.id, { price })));
-    expect(answers.map(({ version, price }) => [version, price])).toEqual([
-      [2, 1],
-      [3, 2],
-      [4, 3],
-    ]);
+    expect(answers.map(({ price }) => price)).toEqual([1, 2, 3]);
+    // Three requests come in any order.
+    expect(answers.map(({ version }) => version).toSorted((a, b) => a - b)).toEqual([2, 3, 4]);
   });
 });
 

@@ -213,7 +213,7 @@ describe('a connection that breaks', () => {
 });
 
 describe('a connection that goes silent', () => {
-  const LIMIT_MS = 400;
+  const LIMIT_MS = 1_000;
   let database: TestDatabase;
   let cable: Cable;
   let app: AppDatabase;

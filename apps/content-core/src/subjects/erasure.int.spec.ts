@@ -418,11 +418,18 @@ test('one that was cut short anywhere goes on, and is told of until it is over',
   await system.database.asOwner(`grant update (${others}) on subject_erasures to atomo_system`);
   for (const right of rights) await system.database.asOwner(`revoke ${right} from atomo_system`);
   for (const [attempts, right] of [...rights, ended].entries()) {
+    const [before] = await system.database.asOwner<{ at: Date }>('select clock_timestamp() as at');
     expect(await erasures.look()).toBe(0);
     expect(faults.splice(0)).toHaveLength(1);
     expect(await state()).toEqual({ completedAt: null, lastError: 'INTERNAL_ERROR', attempts: attempts + 1 });
     await system.database.asOwner(`grant ${right} to atomo_system`);
     // Not at once, so that others have their turn.
+    const later = await system.database.asOwner(
+      `update subject_erasures set next_attempt_at = next_attempt_at + interval '1 hour'
+       where completed_at is null and next_attempt_at > $1::timestamptz + interval '400 milliseconds' returning 1`,
+      [before!.at],
+    );
+    expect(later).toHaveLength(1);
     expect(await erasures.look()).toBe(0);
     await system.database.asOwner('update subject_erasures set next_attempt_at = now()');
   }

@@ -5,7 +5,6 @@ import { aDatabase, type TestDatabase } from '@atomo-cc/testing';
 import { anApi, callers, SHOP_TENANTS, type TestApi } from '../testing/index.js';
 import { planApi } from './plan-api.js';
 
-jest.setTimeout(30_000);
 const [FREE, TEAM] = SHOP_TENANTS;
 const QUERY = '{ tenantPlan { name quotas { name unit reason limit isOwn used reserved renewsAt } } }';
 

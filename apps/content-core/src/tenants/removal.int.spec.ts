@@ -16,7 +16,6 @@ import { SHOP } from '../testing/index.js';
 import { removeTenant, type TenantPlaces } from './removal.js';
 
 const BY = { actor: 'operator:test' };
-jest.setTimeout(30_000);
 /** Tables that hold nothing of any tenant. A new one is to be looked at: has it really nothing, or does it lack tenant_id? */
 const OF_NOBODY = ['leases', 'migrations', 'projection_checkpoints'];
 

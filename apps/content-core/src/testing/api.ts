@@ -13,6 +13,7 @@ import {
   template,
 } from '@atomo-cc/schema';
 import { type Principal, SCOPES } from '@atomo-cc/access';
+import { hearOut } from '@atomo-cc/platform/lifecycle';
 import { createLogger, type Logger } from '@atomo-cc/platform/logging';
 import { traceRequests } from '@atomo-cc/platform/telemetry';
 import { RoleSchemas, serveApi, type ApiPart, type ApiServerOptions, type RolePart } from '../api/index.js';
@@ -60,7 +61,7 @@ export interface Answer {
   readonly errors?: readonly { message: string; path?: readonly unknown[]; extensions?: Record<string, Json> }[];
 }
 
-/** The GraphQL endpoint of some parts. The token of a request is the id of its tenant. */
+/** The GraphQL endpoint of some parts. The token of a request is the id of its tenant, or `<tenant>/<role>` of one whose role stays. */
 export interface TestApi {
   readonly fastify: FastifyInstance;
   /** Of /graphql. */
@@ -76,7 +77,7 @@ export interface TestApi {
 export const revoked = new Set<string>();
 /** Tokens of which nobody can tell for now. */
 export const unanswered = new Set<string>();
-/** The role of all callers; a test that changes it puts it back. */
+/** The role of all callers whose token has none; a test that changes it puts it back. What is open of such a caller ends then. */
 export const callers = { role: 'Admin' };
 
 /** Serves the parts as content-core does. */
@@ -87,6 +88,7 @@ export async function anApi(
 ): Promise<TestApi> {
   const fastify = Fastify({ forceCloseConnections: true });
   traceRequests(fastify);
+  hearOut(fastify);
   const logged: object[] = [];
   const silent = createLogger('test', 'silent');
   const logger = Object.assign(Object.create(silent) as Logger, { error: (line: object) => void logged.push(line) });
@@ -95,11 +97,11 @@ export async function anApi(
     logger,
     ...more,
     authenticate: async (authorization) => {
-      const token = /^Bearer (.*)$/.exec(authorization ?? '')?.[1];
+      const [token, role = callers.role] = /^Bearer (.*)$/.exec(authorization ?? '')?.[1]?.split('/') ?? [];
       if (token === 'broken' || unanswered.has(token ?? '')) throw new Error('select secret from safe');
       if (revoked.has(token ?? '') || !SHOP_TENANTS.includes(token as TenantId))
         throw apiError('UNAUTHENTICATED', 'This needs a valid access token.');
-      return { ...aPrincipal(token as TenantId), role: callers.role };
+      return { ...aPrincipal(token as TenantId), role };
     },
   });
   const url = `${await fastify.listen({ port: 0, host: '127.0.0.1' })}/graphql`;

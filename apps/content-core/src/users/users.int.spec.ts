@@ -13,9 +13,6 @@ import { auditApi, eventsApi } from '../events/index.js';
 import { anApi, callers, SHOP_TENANTS, type TestApi } from '../testing/index.js';
 import { usersApi } from './users-api.js';
 
-/** What is cut within 5 s takes that long, and a busy machine hashes passwords slowly. */
-jest.setTimeout(30_000);
-
 const PASSWORD = 'a long passphrase';
 const FIELDS = 'id email name role disabledAt';
 

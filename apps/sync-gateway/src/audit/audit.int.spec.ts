@@ -9,12 +9,12 @@ let gateway: TestGateway;
 beforeAll(async () => {
   database = await aDatabase(gatewayMigrations);
   gateway = await TestGateway.start(database.url);
-}, 30_000);
+});
 
 afterAll(async () => {
   await gateway.stop();
   await database.drop();
-}, 30_000);
+});
 
 describe('the audit of a store', () => {
   it('tells who changed what, when, with which key and from which device, whichever way it came', async () => {

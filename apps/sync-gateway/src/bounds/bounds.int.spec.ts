@@ -10,12 +10,12 @@ let gateway: TestGateway;
 beforeAll(async () => {
   database = await aDatabase(gatewayMigrations);
   gateway = await TestGateway.start(database.url, { environment: { SYNC_OPS_PER_SECOND: '20', SYNC_QUOTA_MIB: '1' } });
-}, 30_000);
+});
 
 afterAll(async () => {
   await gateway.stop();
   await database.drop();
-}, 30_000);
+});
 
 it('a stranger may send its handshake and nothing large before it (defect 23)', async () => {
   const { key } = await (await gateway.aStore()).aKey();

@@ -17,12 +17,12 @@ let gateway: TestGateway;
 beforeAll(async () => {
   database = await aDatabase(gatewayMigrations);
   gateway = await TestGateway.start(database.url, { environment: { SYNC_OPS_PER_SECOND: '1000000' } });
-}, 30_000);
+});
 
 afterAll(async () => {
   await gateway.stop();
   await database.drop();
-}, 30_000);
+});
 
 /** MiB that are in use, garbage aside. */
 function memory(): number {

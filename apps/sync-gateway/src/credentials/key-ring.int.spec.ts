@@ -12,7 +12,7 @@ let database: TestDatabase;
 
 beforeAll(async () => {
   database = await aDatabase(gatewayMigrations);
-}, 30_000);
+});
 
 afterAll(() => database.drop());
 

@@ -84,12 +84,12 @@ beforeAll(async () => {
   const base64 = (text: string) => Buffer.from(text).toString('base64').slice(0, -4);
   secrets = [SECRET, base64(SECRET), hash(SECRET), hash(`${SECRET}!`), 'gone.md'];
   device.socket.disconnect();
-}, 30_000);
+});
 
 afterAll(async () => {
   await gateway.stop();
   await database.drop();
-}, 30_000);
+});
 
 const head = async () => (await gateway.call<Ready>('GET', '/api/v2/session', full)).body.head;
 

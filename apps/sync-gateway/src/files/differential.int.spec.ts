@@ -24,12 +24,12 @@ let gateway: TestGateway;
 beforeAll(async () => {
   database = await aDatabase(gatewayMigrations);
   gateway = await TestGateway.start(database.url, { environment: { SYNC_OPS_PER_SECOND: '100000' } });
-}, 30_000);
+});
 
 afterAll(async () => {
   await gateway.stop();
   await database.drop();
-}, 30_000);
+});
 
 type Step =
   | { readonly do: 'create' | 'delete'; readonly path: string }

@@ -10,12 +10,12 @@ let gateway: TestGateway;
 beforeAll(async () => {
   database = await aDatabase(gatewayMigrations);
   gateway = await TestGateway.start(database.url);
-}, 30_000);
+});
 
 afterAll(async () => {
   await gateway.stop();
   await database.drop();
-}, 30_000);
+});
 
 const hash = (content: string) => `sha256:${createHash('sha256').update(content).digest('hex')}`;
 const ISO = expect.stringMatching(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/) as string;

@@ -23,12 +23,12 @@ let gateway: TestGateway;
 beforeAll(async () => {
   database = await aDatabase(gatewayMigrations);
   gateway = await TestGateway.start(database.url);
-}, 30_000);
+});
 
 afterAll(async () => {
   await gateway.stop();
   await database.drop();
-}, 30_000);
+});
 
 const ISO = expect.stringMatching(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/) as string;
 const NOTHING = EMPTY_DIGEST;
@@ -513,7 +513,7 @@ describe('the bytes of a file', () => {
       isBinary: true,
       content: bytes.toString('base64'),
     });
-  }, 30_000);
+  });
 
   it('are the same for both protocols, each with its own hash', async () => {
     const { key, laptop } = await aPair();

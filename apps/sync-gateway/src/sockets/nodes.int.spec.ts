@@ -1,56 +1,26 @@
-import { connect, createServer, type Server, type Socket } from 'node:net';
 import { digestOf, digestTerm } from '@atomo-cc/sync-protocol';
-import { aDatabase, eventually, redisTestUrl, type TestDatabase } from '@atomo-cc/testing';
+import { aCable, aDatabase, eventually, redisTestUrl, type Cable, type TestDatabase } from '@atomo-cc/testing';
 import { gatewayMigrations } from '../migrations.js';
 import { Device2, putOf, TestGateway } from '../testing/index.js';
 
-/** A way to Redis that can be cut: Redis itself is shared with other tests. */
-class RedisLink {
-  private server: Server | undefined;
-  private readonly open = new Set<Socket>();
-  private port = 0;
-
-  async mend(): Promise<string> {
-    const target = new URL(redisTestUrl());
-    this.server = createServer((socket) => {
-      const onward = connect(Number(target.port), target.hostname);
-      for (const end of [socket, onward]) {
-        this.open.add(end);
-        end.on('error', () => undefined).on('close', () => this.open.delete(end));
-      }
-      socket.pipe(onward).pipe(socket);
-    });
-    await new Promise<void>((resolve) => this.server!.listen(this.port, '127.0.0.1', resolve));
-    this.port = (this.server.address() as { port: number }).port;
-    // The rest of the URL stays: password and database.
-    const link = new URL(target);
-    link.host = `127.0.0.1:${this.port}`;
-    return link.href;
-  }
-
-  async cut(): Promise<void> {
-    const closed = new Promise((resolve) => this.server?.close(resolve));
-    for (const end of this.open) end.destroy();
-    await closed;
-  }
-}
-
 let database: TestDatabase;
-const link = new RedisLink();
+/** To Redis, which itself is shared with other tests. */
+let link: Cable;
 let here: TestGateway;
 let there: TestGateway;
 
 beforeAll(async () => {
   database = await aDatabase(gatewayMigrations);
-  here = await TestGateway.start(database.url, { redisUrl: await link.mend() });
+  link = await aCable(redisTestUrl());
+  here = await TestGateway.start(database.url, { redisUrl: link.url });
   there = await TestGateway.start(database.url);
-}, 30_000);
+});
 
 afterAll(async () => {
   await Promise.all([here.stop(), there.stop()]);
-  await link.cut();
+  await link.close();
   await database.drop();
-}, 30_000);
+});
 
 /** A store with a client on each node, between which broadcasts are known to pass. */
 async function aPair() {
@@ -168,12 +138,12 @@ describe('two nodes', () => {
       const answered = own.map((ack) => ack.success && ack.seq);
       expect([...heard, ...answered].toSorted((a, b) => Number(a) - Number(b))).toEqual(seen.slice(-200));
     }
-  }, 30_000);
+  });
 
   it('go on while Redis is away, and lose nothing', async () => {
     const { store, issued, near, far } = await aPair();
     const beside = await here.connect((await store.aKey('read')).key);
-    await link.cut();
+    link.cut();
 
     expect(await near.send('modified-file', { path: 'alone.md', content: 'x' })).toMatchObject({ success: true });
     expect((await beside.take(1))[0]![1]).toMatchObject({ path: 'alone.md' });
@@ -182,10 +152,10 @@ describe('two nodes', () => {
     // The other node looks for itself, within 2 s, while Redis still is away.
     expect((await far.take(1))[0]![1]).toMatchObject({ path: 'alone.md' });
 
-    await link.mend();
+    link.mend();
     await far.send('modified-file', { path: 'again.md', content: '' });
     await near.take(1);
-  }, 30_000);
+  });
 });
 
 describe('two nodes and protocol 2', () => {
@@ -204,8 +174,8 @@ describe('two nodes and protocol 2', () => {
           ...Array.from({ length: 5 }, (_, n) => putOf(`${side}/${n}.md`, `${side} ${round}`)),
         );
         expect(done.every(({ success }) => success)).toBe(true);
-        if (round === 20 && side === 0) await link.cut();
-        if (round === 40 && side === 0) await link.mend();
+        if (round === 20 && side === 0) link.cut();
+        if (round === 40 && side === 0) link.mend();
         // Comes in the middle of it all, from the beginning of the log.
         if (round % 12 === 0) {
           readers.push(await Device2.connect(side === 0 ? there : here, key, { cursor: { epoch, seq: 0 } }));
@@ -237,7 +207,7 @@ describe('two nodes and protocol 2', () => {
 });
 
 describe('a stop', () => {
-  it('acks what was accepted, then ends the sockets, in a second or two', async () => {
+  it('acks what was accepted, then ends the sockets, soon', async () => {
     const node = await TestGateway.start(database.url);
     const { key } = await (await node.aStore()).aKey();
     const client = await node.connect(key);
@@ -251,7 +221,8 @@ describe('a stop', () => {
 
     await node.stop();
 
-    expect(performance.now() - from).toBeLessThan(3_000);
+    // Far from the minutes that a stop may take at the most.
+    expect(performance.now() - from).toBeLessThan(10_000);
     await cut;
     const answers = await Promise.allSettled(acks);
     const acked = answers.filter((answer) => answer.status === 'fulfilled' && answer.value.success).length;

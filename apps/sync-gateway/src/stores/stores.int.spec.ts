@@ -15,12 +15,12 @@ beforeAll(async () => {
   database = await aDatabase(gatewayMigrations);
   await database.asOwner(`insert into tenants (id, name, slug) values ($1, 'Other', 'other')`, [OTHER_TENANT]);
   gateway = await TestGateway.start(database.url);
-}, 30_000);
+});
 
 afterAll(async () => {
   await gateway.stop();
   await database.drop();
-}, 30_000);
+});
 
 const error = (status: number, code: string) => ({ status, body: { error: { code } } });
 const admin = (method: string, path: string, key?: string, body?: unknown) =>

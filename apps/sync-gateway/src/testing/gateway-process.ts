@@ -4,7 +4,7 @@ import path from 'node:path';
 import { eventually, freePort } from '@atomo-cc/testing';
 
 const MAIN = path.resolve('apps/sync-gateway/dist/main.js');
-const START_LIMIT_MS = 30_000;
+const START_LIMIT_MS = 60_000;
 
 /** A gateway in a process of its own, as it is built, which can be killed. */
 export class GatewayProcess {

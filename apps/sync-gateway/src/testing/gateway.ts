@@ -25,7 +25,7 @@ import { gatewayService } from '../service.js';
 import { Described } from './described.js';
 
 /** How long a test waits for an answer before it says so. */
-const ANSWER_MS = 10_000;
+const ANSWER_MS = 30_000;
 
 /** What a REST call answered. */
 export interface Answer<Body = unknown> {

@@ -24,7 +24,7 @@ interface Heard {
 
 /** Longest page of the list. */
 const PAGE = 1_000;
-const ANSWER_MS = 10_000;
+const ANSWER_MS = 30_000;
 
 /**
  * What the plugin of protocol 1 does, written from the facts of that protocol alone: its handshake, its four events, what it

@@ -11,12 +11,12 @@ let gateway: TestGateway;
 beforeAll(async () => {
   database = await aDatabase(gatewayMigrations);
   gateway = await TestGateway.start(database.url);
-}, 30_000);
+});
 
 afterAll(async () => {
   await gateway.stop();
   await database.drop();
-}, 30_000);
+});
 
 /** What the store's log says happened up to `seq` was so many days ago. */
 async function age(storeId: string, seq: number, days: number): Promise<void> {

@@ -32,7 +32,7 @@ const LEASE_MS = 600;
 const ORDER = { by: 'user:1', reason: 'a test' };
 
 /** A limit for a busy machine, not for the promise. */
-jest.setTimeout(90_000);
+jest.setTimeout(180_000);
 
 let database: TestDatabase;
 let runners: ProjectionRunner[] = [];
@@ -633,7 +633,8 @@ it('what tables lack is added at the start of a runner, behind the batch under w
   const started = run(wider, { leaseMs: 60_000 });
   await eventually('it waits for the batch', async () => {
     const waiting = await database.asOwner(
-      `select 1 from pg_stat_activity where wait_event_type = 'Lock' and query like '%from projection_checkpoints%for update%'`,
+      `select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'
+         and query like '%from projection_checkpoints%for update%'`,
     );
     return waiting.length > 0;
   });

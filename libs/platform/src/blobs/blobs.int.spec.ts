@@ -15,9 +15,6 @@ const PIECE = 256 * 1024;
 const PART = 8 * MIB;
 const NOT_FOUND = expect.objectContaining({ code: 'NOT_FOUND' });
 
-/** A limit for a busy machine, not for the promise. */
-jest.setTimeout(30_000);
-
 let database: TestDatabase;
 let s3: FakeS3;
 const environment = process.env;

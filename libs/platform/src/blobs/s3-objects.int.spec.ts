@@ -10,9 +10,6 @@ const MIB = 1024 * 1024;
 const PART = 8 * MIB;
 const coded = (code: string) => expect.objectContaining({ code });
 
-/** A limit for a busy machine, not for the promise. */
-jest.setTimeout(30_000);
-
 let database: TestDatabase;
 let s3: FakeS3;
 let store: BlobStore;

@@ -22,9 +22,6 @@ class Things1700000009000 {
   }
 }
 
-/** A limit for a busy machine, not for the promise. */
-jest.setTimeout(30_000);
-
 let database: TestDatabase;
 /** With one connection, so that each read meets what those before it have left there. */
 let app: AppDatabase;

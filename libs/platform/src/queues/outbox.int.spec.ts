@@ -1,19 +1,15 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { createServer } from 'node:net';
 import { Queue } from 'bullmq';
 import { type TenantId, uuidv7 } from '@atomo-cc/kernel';
 import { HISTORICAL_SYNC_QUEUE } from '@atomo-cc/queues';
-import { aDatabase, aRedis, eventually, type TestDatabase } from '@atomo-cc/testing';
+import { aDatabase, aRedis, eventually, freePort, type TestDatabase } from '@atomo-cc/testing';
 import { openRedis, type Redis } from '../redis/index.js';
 import { JobQueues } from './job-queues.js';
 import { enqueue, Outbox1700000002000, OutboxRelay } from './outbox.js';
 
 const A = '00000000-0000-7000-8000-00000000000a' as TenantId;
 const NAME = HISTORICAL_SYNC_QUEUE.name;
-
-/** A limit for a busy machine, not for the promise. */
-jest.setTimeout(30_000);
 
 let database: TestDatabase;
 let redis: Redis;
@@ -134,11 +130,15 @@ describe('the outbox', () => {
 
   it('is emptied by two relays, each job moved by one of them', async () => {
     const added: string[] = [];
+    const both = Promise.withResolvers<void>();
     const counting = (name: string) => {
       const own = new JobQueues(redis);
       const add = own.add.bind(own);
       own.add = async (...job) => {
         added.push(`${job[1]} ${name}`);
+        // Neither is through before the other has begun.
+        if (!added[0]!.endsWith(` ${name}`)) both.resolve();
+        await both.promise;
         await add(...job);
       };
       return own;
@@ -241,11 +241,7 @@ describe('while Redis is away', () => {
   }
 
   beforeEach(async () => {
-    const probe = createServer().listen(0, '127.0.0.1');
-    await once(probe, 'listening');
-    port = (probe.address() as { port: number }).port;
-    probe.close();
-    await once(probe, 'close');
+    port = await freePort();
   });
 
   afterEach(stopServer);
@@ -274,12 +270,12 @@ describe('while Redis is away', () => {
       await eventually('the relay has met the fault', () => faults.length > 0);
       expect(await left()).toEqual(['job-1']);
       await startServer();
-      await eventually('the row has gone', isEmpty, 20_000);
+      await eventually('the row has gone', isEmpty);
       expect(await inRedis(own)).toEqual(['job-1']);
       await moving.stop();
       await ownQueues.close();
       own.disconnect();
     },
-    40_000,
+    90_000,
   );
 });
