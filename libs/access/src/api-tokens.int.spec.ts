@@ -174,17 +174,22 @@ test('another tenant sees and revokes none of them', async () => {
 test('the log tells who made and revoked it', async () => {
   const from = { address: '192.0.2.1', requestId: 'r' };
   const { tokens } = aProcess();
-  const { apiToken } = await tokens.create(app, me, EXPORT, ROLES, from);
-  await tokens.revoke(app, me, apiToken.id, from);
+  const { apiToken } = await tokens.create(app, me, EXPORT, ROLES, { ...from, reason: 'a nightly export' });
+  await tokens.revoke(app, me, apiToken.id, { ...from, reason: ' it leaked ' });
+  await expect(tokens.create(app, me, EXPORT, ROLES, { reason: ' ' })).rejects.toMatchObject({
+    code: 'VALIDATION_ERROR',
+    details: { field: 'reason' },
+  });
   const told = await database.asOwner(
-    `select stream, type, metadata ->> 'actor' as actor, metadata ->> 'address' as address, data
+    `select stream, type, metadata ->> 'actor' as actor, metadata ->> 'address' as address,
+            metadata ->> 'reason' as reason, data
      from event_log where stream like 'token-%' order by position`,
   );
   const [stream, actor, address] = [`token-${apiToken.id}`, me.actor, '192.0.2.1'];
   const data = { name: 'nightly export', role: 'Viewer', scopes: ['read'], expiresAt: null };
   expect(told).toEqual([
-    { stream, type: 'access.tokenCreated', actor, address, data },
-    { stream, type: 'access.tokenRevoked', actor, address, data: { reason: 'revoked' } },
+    { stream, type: 'access.tokenCreated', actor, address, reason: 'a nightly export', data },
+    { stream, type: 'access.tokenRevoked', actor, address, reason: 'it leaked', data: { reason: 'revoked' } },
   ]);
 });
 

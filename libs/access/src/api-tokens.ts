@@ -11,9 +11,9 @@ import {
   tenantTable,
   type Tx,
 } from '@atomo-cc/platform/postgres';
-import { recordAccess } from './access-log.js';
+import { type By, checkBy, recordAccess } from './access-log.js';
 import { Beliefs } from './beliefs.js';
-import { type Origin, type Person, type Principal, type Scope, SCOPES } from './principal.js';
+import { type Person, type Principal, type Scope, SCOPES } from './principal.js';
 import { requireRoom } from './quotas.js';
 import type { AccessOptions } from './sessions.js';
 import { ofOpenTenant } from './tenants.js';
@@ -162,10 +162,11 @@ export class ApiTokens {
     person: Person,
     wanted: NewApiToken,
     roles: readonly string[],
-    from: Origin = {},
+    from: Omit<By, 'actor'> = {},
   ): Promise<{ apiToken: ApiToken; token: string }> {
     const { name, role, scopes, expiresAt } = this.checked(wanted, roles);
     const { tenantId, actor } = person;
+    const by = checkBy({ ...from, actor });
     const token = `${API_TOKEN_PREFIX}${randomBytes(SECRET_BYTES).toString('base64url')}`;
     const id = uuidv7();
     const row = await database.transaction(tenantId, async (tx) => {
@@ -182,7 +183,7 @@ export class ApiTokens {
         [id, tenantId, name, secretHash(token), token.slice(0, SHOWN_CHARACTERS), role, scopes, this.now(), expiresAt],
       );
       const event = accessEvent('tokenCreated', { name, role, scopes, expiresAt: expiresAt?.toISOString() ?? null });
-      await recordAccess(tx, tenantId, accessStream('token', id), event, { ...from, actor });
+      await recordAccess(tx, tenantId, accessStream('token', id), event, by);
       const [made] = await tx.query<TokenRow>(`select ${COLUMNS} from api_tokens where id = $1`, [id]);
       return made!;
     });
@@ -203,14 +204,21 @@ export class ApiTokens {
   /**
    * Revokes a token: within 5 s everywhere, open sockets and subscriptions included.
    * @returns false when the tenant has no such token, or it was revoked before
+   * @throws CodedError VALIDATION_ERROR for a wrong reason
    */
-  async revoke(database: AppDatabase, { tenantId, actor }: Principal, id: string, from: Origin = {}): Promise<boolean> {
+  async revoke(
+    database: AppDatabase,
+    { tenantId, actor }: Principal,
+    id: string,
+    from: Omit<By, 'actor'> = {},
+  ): Promise<boolean> {
+    const by = checkBy({ ...from, actor });
     if (!isUuid(id)) return false;
     const isRevoked = await database.transaction(tenantId, async (tx) => {
       const sql = 'update api_tokens set revoked_at = $2 where id = $1 and revoked_at is null';
       if ((await tx.execute(sql, [id, this.now()])) === 0) return false;
       const event = accessEvent('tokenRevoked', { reason: 'revoked' });
-      await recordAccess(tx, tenantId, accessStream('token', id), event, { ...from, actor });
+      await recordAccess(tx, tenantId, accessStream('token', id), event, by);
       return true;
     });
     if (isRevoked) this.options.onAppended?.(tenantId);

@@ -77,6 +77,7 @@ export {
   FileQuery,
   isSet,
   KEY_HEADER,
+  KeyChangeQuery,
   LIST_DEFAULT,
   LIST_LIMIT,
   ListQuery,

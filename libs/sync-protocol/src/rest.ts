@@ -43,6 +43,8 @@ export const LIST_LIMIT = 1_000;
 export const LIST_DEFAULT = 100;
 /** The longest name of a store or key. */
 const NAME_LIMIT = 255;
+/** The longest reason for a change. */
+const REASON_LIMIT = 500;
 /** Folders that one key may be confined to; each is compared with every change. */
 const FOLDERS_OF_A_KEY = 32;
 /** The longest that two keys hold side by side: a quarter of a year. */
@@ -89,6 +91,15 @@ export class ListQuery {
 /** The query of every admin route: the master key acts on the default tenant unless this names another. */
 export class TenantQuery {
   @IsOptional() @IsUUID() tenantId?: string;
+}
+
+/** The query of the admin routes that issue or end a key. */
+export class KeyChangeQuery extends TenantQuery {
+  /** Why, for the log of the tenant. */
+  @IsOptional()
+  @Length(1, REASON_LIMIT)
+  @Matches(/^\P{C}*$/u, { message: 'reason may not contain control characters' })
+  reason?: string;
 }
 
 /** The body of POST /admin/stores. */

@@ -27,6 +27,7 @@ import {
   FileView,
   FileWithContent,
   HealthView,
+  KeyChangeQuery,
   KeyList,
   KeyView,
   ListQuery,
@@ -72,8 +73,8 @@ export interface Route {
 }
 
 const v1 = (route: Omit<Route, 'protocol'>): Route => ({ ...route, path: `/${REST_BASE}${route.path}`, protocol: 1 });
-const admin = (route: Omit<Route, 'protocol' | 'needs' | 'query'>): Route =>
-  v1({ ...route, path: `/admin/stores${route.path}`, needs: 'master', query: tenant });
+const admin = (route: Omit<Route, 'protocol' | 'needs'>): Route =>
+  v1({ query: tenant, ...route, path: `/admin/stores${route.path}`, needs: 'master' });
 const v2 = (route: Omit<Route, 'protocol'>): Route => ({ ...route, path: `/${REST_BASE_2}${route.path}`, protocol: 2 });
 
 const open = (path: string, summary: string, answers: Route['answers']): Route => ({
@@ -87,6 +88,7 @@ const open = (path: string, summary: string, answers: Route['answers']): Route =
 
 const anObject = shape<object>({ type: 'object' });
 const tenant = queryShape(TenantQuery);
+const keyChange = queryShape(KeyChangeQuery);
 const page = queryShape(PageQuery);
 const DEVICE = ['x-device-id'];
 /** Headers with which a write says what it expects, by the ETag of the file; 412 when it is not so. */
@@ -190,6 +192,7 @@ export const ROUTES: readonly Route[] = [
     method: 'DELETE',
     path: '/{storeId}',
     summary: 'Deletes a store with its files and keys, and ends their sockets.',
+    query: keyChange,
     answers: { 204: null },
   }),
   admin({ method: 'GET', path: '/{storeId}/keys', summary: 'The keys of a store.', answers: { 200: KeyList } }),
@@ -197,6 +200,7 @@ export const ROUTES: readonly Route[] = [
     method: 'POST',
     path: '/{storeId}/keys',
     summary: 'Makes a key, and shows it this once.',
+    query: keyChange,
     body: requestShape(CreateKeyBody),
     answers: { 201: KeyView },
   }),
@@ -205,12 +209,14 @@ export const ROUTES: readonly Route[] = [
     method: 'DELETE',
     path: '/{storeId}/keys/{keyId}',
     summary: 'Revokes a key: here at once, on other nodes within 5 s.',
+    query: keyChange,
     answers: { 204: null },
   }),
   admin({
     method: 'POST',
     path: '/{storeId}/keys/{keyId}/rotate',
     summary: 'Makes a key that may do what this one may, which ends after the overlap.',
+    query: keyChange,
     body: requestShape(RotateKeyBody),
     isBodyOptional: true,
     answers: { 201: KeyView },

@@ -44,6 +44,8 @@ const CreatedApiToken = new GraphQLObjectType({
   },
 });
 
+const reason = { type: GraphQLString, description: 'Why, for the audit log.' };
+
 const CreateApiTokenInput = new GraphQLInputObjectType({
   name: 'CreateApiTokenInput',
   fields: {
@@ -61,6 +63,12 @@ interface CreateArguments {
     readonly scopes: readonly Scope[];
     readonly expiresAt?: string | null;
   };
+  readonly reason?: string | null;
+}
+
+interface RevokeArguments {
+  readonly id: string;
+  readonly reason?: string | null;
 }
 
 /**
@@ -80,19 +88,19 @@ export function tokensApi(tokens: ApiTokens, database: AppDatabase, roles: reado
       createApiToken: {
         type: new GraphQLNonNull(CreatedApiToken),
         description: 'Makes a token for a machine. For an Admin who has logged in.',
-        args: { input: { type: new GraphQLNonNull(CreateApiTokenInput) } },
-        resolve: (_source, { input }: CreateArguments, context: ApiContext) => {
+        args: { input: { type: new GraphQLNonNull(CreateApiTokenInput) }, reason },
+        resolve: (_source, { input, reason: why }: CreateArguments, context: ApiContext) => {
           const expiresAt = input.expiresAt ? new Date(input.expiresAt) : null;
           const person = requirePerson(context.principal);
-          return tokens.create(database, person, { ...input, expiresAt }, roles, byOf(context));
+          return tokens.create(database, person, { ...input, expiresAt }, roles, byOf(context, why));
         },
       },
       revokeApiToken: {
         type: new GraphQLNonNull(GraphQLBoolean),
         description: 'Revokes a token: within 5 seconds everywhere, open subscriptions included. For an Admin.',
-        args: { id: { type: new GraphQLNonNull(GraphQLID) } },
-        resolve: async (_source, { id }: { id: string }, context: ApiContext) => {
-          const isRevoked = await tokens.revoke(database, context.principal, id, byOf(context));
+        args: { id: { type: new GraphQLNonNull(GraphQLID) }, reason },
+        resolve: async (_source, { id, reason: why }: RevokeArguments, context: ApiContext) => {
+          const isRevoked = await tokens.revoke(database, context.principal, id, byOf(context, why));
           if (!isRevoked) throw apiError('NOT_FOUND', 'There is no such token, or it was revoked.');
           return true;
         },

@@ -21,6 +21,7 @@ import {
   pageSize,
   parsePayload,
   REST_BASE,
+  KeyChangeQuery,
   RotateKeyBody,
   storeKeyPrefix,
   type StoreView,
@@ -69,7 +70,7 @@ export class StoresController {
   ): Promise<void> {
     const ended = await this.database.transaction(tenantOf(query), async (tx) => {
       await deleteStore(tx, uuid('store', storeId));
-      return deleteStoreApiKeys(tx, storeId, byOf(request));
+      return deleteStoreApiKeys(tx, storeId, byOf(request, query));
     });
     this.end(ended);
   }
@@ -104,7 +105,7 @@ export class StoresController {
         prefixes: (prefixes ?? []).map((folder) => syncPath(folder)),
         expiresAt: expiresAt == null ? null : new Date(expiresAt),
       };
-      const { row, key } = await issueApiKey(tx, wanted, byOf(request));
+      const { row, key } = await issueApiKey(tx, wanted, byOf(request, query));
       return { ...viewOf(row), key };
     });
   }
@@ -121,7 +122,7 @@ export class StoresController {
     const id = uuid('key', keyId);
     const { overlapSeconds } = parsePayload(RotateKeyBody, body ?? {});
     const rotated = await this.database.transaction(tenantOf(query), (tx) =>
-      rotateApiKey(tx, uuid('store', storeId), id, overlapSeconds ?? 0, byOf(request)),
+      rotateApiKey(tx, uuid('store', storeId), id, overlapSeconds ?? 0, byOf(request, query)),
     );
     if (!rotated) throw noKey(keyId);
     this.keys.forget(id);
@@ -152,7 +153,7 @@ export class StoresController {
     const id = uuid('key', keyId);
     const store = uuid('store', storeId);
     const isRevoked = await this.database.transaction(tenantOf(query), (tx) =>
-      revokeApiKey(tx, store, id, byOf(request)),
+      revokeApiKey(tx, store, id, byOf(request, query)),
     );
     if (!isRevoked) throw noKey(keyId);
     this.end([id]);
@@ -199,8 +200,14 @@ export class StoresController {
 }
 
 /** Who comes with the master key is the operator, whoever that is; where from is all that can be told. */
-function byOf(request: FastifyRequest): By {
-  return { actor: 'operator:master-key', address: request.ip, requestId: request.id };
+function byOf(request: FastifyRequest, query: unknown): By {
+  const { reason } = parsePayload(KeyChangeQuery, query);
+  return {
+    actor: 'operator:master-key',
+    address: request.ip,
+    requestId: request.id,
+    ...(reason != null && { reason }),
+  };
 }
 
 function tenantOf(query: unknown): TenantId {

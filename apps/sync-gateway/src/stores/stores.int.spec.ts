@@ -126,6 +126,7 @@ describe('the admin routes', () => {
       ['POST', `/stores/${NOBODY}/keys`, { name: 'x', permissions: ['read'] }, 404, 'NOT_FOUND'],
       ['DELETE', `/stores/${id}/keys/${NOBODY}`, undefined, 404, 'NOT_FOUND'],
       ['GET', '/stores?tenantId=x', undefined, 400, 'VALIDATION_ERROR'],
+      ['DELETE', `/stores/${id}?reason=a%0Ab`, undefined, 400, 'VALIDATION_ERROR'],
       ['POST', `/stores?tenantId=${NOBODY}`, { name: 'x' }, 404, 'NOT_FOUND'],
       ['POST', '/stores', { name: 'x', tenantId: NOBODY }, 404, 'NOT_FOUND'],
       ['POST', '/stores', {}, 400, 'VALIDATION_ERROR'],
@@ -156,12 +157,13 @@ describe('the admin routes', () => {
 
 describe('the log of the tenant', () => {
   const events = async (stream: string, tenant: TenantId = DEFAULT_TENANT_ID) =>
-    database.asOwner<{ type: string; data: object; actor: string; address: string }>(
-      `select type, data, metadata ->> 'actor' as actor, metadata ->> 'address' as address from event_log
+    database.asOwner<{ type: string; data: object; actor: string; address: string; reason: string | null }>(
+      `select type, data, metadata ->> 'actor' as actor, metadata ->> 'address' as address,
+              metadata ->> 'reason' as reason from event_log
        where tenant_id = $1 and stream = $2 order by position`,
       [tenant, stream],
     );
-  const said = { actor: 'operator:master-key', address: '127.0.0.1' };
+  const said = { actor: 'operator:master-key', address: '127.0.0.1', reason: null };
 
   it('says of each key when it was issued, rotated and revoked, and from where, and nothing of the key itself', async () => {
     const query = `?tenantId=${OTHER_TENANT}`;
@@ -170,8 +172,9 @@ describe('the log of the tenant', () => {
     const heir = await gateway.admin<{ id: string }>('POST', `/stores/${store.id}/keys/${issued.id}/rotate${query}`, {
       overlapSeconds: 60,
     });
-    await gateway.admin('DELETE', `/stores/${store.id}/keys/${issued.id}${query}`);
-    await gateway.admin('DELETE', `/stores/${store.id}${query}`);
+    const why = (reason: string) => `${query}&reason=${encodeURIComponent(reason)}`;
+    await gateway.admin('DELETE', `/stores/${store.id}/keys/${issued.id}${why('it leaked')}`);
+    await gateway.admin('DELETE', `/stores/${store.id}${why('moved away')}`);
     const facts = {
       store: store.id,
       name: 'laptop',
@@ -183,11 +186,11 @@ describe('the log of the tenant', () => {
     expect(first).toEqual([
       { ...said, type: 'access.keyIssued', data: facts },
       { ...said, type: 'access.keyRotated', data: { store: store.id, heir: heir.id, overlapSeconds: 60 } },
-      { ...said, type: 'access.keyRevoked', data: { store: store.id, reason: 'revoked' } },
+      { ...said, type: 'access.keyRevoked', data: { store: store.id, reason: 'revoked' }, reason: 'it leaked' },
     ]);
     expect(await events(`key-${heir.id}`, OTHER_TENANT)).toEqual([
       { ...said, type: 'access.keyIssued', data: facts },
-      { ...said, type: 'access.keyRevoked', data: { store: store.id, reason: 'storeDeleted' } },
+      { ...said, type: 'access.keyRevoked', data: { store: store.id, reason: 'storeDeleted' }, reason: 'moved away' },
     ]);
     expect(JSON.stringify(first)).not.toContain(issued.key.slice(16));
   });
