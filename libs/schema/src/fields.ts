@@ -38,7 +38,7 @@ export const PLATFORM_TYPES = [
   'HistoricalSyncJobConnection HistoricalSyncStatus HistoricalSyncError HistoricalSyncWait QuarantinedRecord',
   'MemorySearchInput MemorySearchMode MemorySearchResult MemoryHit MemoryRecord MemoryPerson MemoryMatch',
   'GraphNodeConnection GraphNodeType GraphNodeWithEdges GraphEdge GraphEdgeConnection',
-  'String Int Float Boolean ID Date DateTime JSON Decimal GeoPoint',
+  'String Int Float Boolean ID Date DateTime JSON Decimal GeoPoint GeoPointNear GeoPointBox',
 ].flatMap((line) => line.split(' '));
 
 /** What GraphQL reads as something else than a value of an enum. */

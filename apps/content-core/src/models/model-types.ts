@@ -33,6 +33,7 @@ import {
 import { argumentsKeyOf, DateScalar, DateTimeScalar, JsonScalar, PageInfo } from '../api/index.js';
 import { historyConnection } from './history-types.js';
 import { ModelDocs } from './model-docs.js';
+import { PLACE_OPERATORS } from './places.js';
 import { AGGREGATES, isGroupable, isNumeric, searchedFields } from './query-compiler.js';
 
 /** The fields that every record has. */
@@ -534,8 +535,9 @@ export class ModelTypes {
         return this.filter('Int', GraphQLInt, [...ORDERED, 'isNull']);
       case 'datetime':
         return this.filter('DateTimeField', DateTimeScalar, [...ORDERED, 'isNull']);
-      case 'json':
       case 'geoPoint':
+        return this.placeFilter();
+      case 'json':
       case 'blocks':
         return this.filter('JSON', JsonScalar, ['isNull']);
       case 'file':
@@ -553,6 +555,30 @@ export class ModelTypes {
         return this.filter(type.name, type, ['equals', 'not', 'in', 'notIn', 'isNull']);
       }
     }
+  }
+
+  private placeFilter(): GraphQLInputObjectType {
+    const number = new GraphQLNonNull(GraphQLFloat);
+    const operand = (of: string, { description, values }: PlaceOperator) => {
+      const fields = Object.entries(values).map(([name, told]) => [name, { type: number, description: told }] as const);
+      const type = this.once(
+        of,
+        (name) => new GraphQLInputObjectType({ name, description, fields: Object.fromEntries(fields) }),
+      );
+      return { type, description };
+    };
+    return this.once(
+      'GeoPointFilter',
+      (name) =>
+        new GraphQLInputObjectType({
+          name,
+          fields: {
+            near: operand('GeoPointNear', PLACE_OPERATORS.near),
+            within: operand('GeoPointBox', PLACE_OPERATORS.within),
+            isNull: { type: GraphQLBoolean },
+          },
+        }),
+    );
   }
 
   private filter(of: string, type: GraphQLInputType, operators: readonly string[]): GraphQLInputObjectType {
@@ -587,6 +613,8 @@ function groupable(model: ModelDefinition): readonly (FieldDefinition | Computed
 function valueName(field: FieldDefinition | ComputedDefinition): string {
   return 'expression' in field ? field.name : inputName(field);
 }
+
+type PlaceOperator = (typeof PLACE_OPERATORS)[keyof typeof PLACE_OPERATORS];
 
 /** What is measured of a field, by the measure's name. */
 const MEASURES: Readonly<Record<(typeof AGGREGATES)[number], string>> = {

@@ -1,5 +1,5 @@
 import fc from 'fast-check';
-import { belongsTo, defineSchema, hasMany, text } from '@atomo-cc/schema';
+import { belongsTo, defineSchema, hasMany, template, text } from '@atomo-cc/schema';
 import { aPrincipal, SHOP, SHOP_TENANTS } from '../testing/index.js';
 import { compileGet, compileList, orderName, type ListQuery } from './query-compiler.js';
 import { readerOf } from './record-access.js';
@@ -91,6 +91,30 @@ test('a page begins where a range of an index begins, and those without a value 
   expect(list({ orderBy: [{ createdAt: 'DESC' }, { id: 'DESC' }] }).text).toContain(
     '"created_at" desc, r1."id" desc limit',
   );
+});
+
+test('who may read what is computed and not what it is made of, compares and orders by the one and not by the other', () => {
+  const schema = defineSchema({
+    models: {
+      Person: {
+        fields: { first: text(), last: text() },
+        computed: { full: template("{last}' {first}") },
+        access: { read: { Viewer: ['full'], Sales: ['first'] } },
+      },
+    },
+  });
+  const compiled = (role: string, query: Partial<ListQuery>) =>
+    compileList(readerOf(schema, { ...aPrincipal(tenant), role }), schema.models[0]!, { ...ALL, ...query });
+  const byFull = { where: { full: { contains: 'x' } }, orderBy: [{ full: 'ASC' as const }] };
+  expect(compiled('Viewer', byFull).text).toContain(`concat(r1."last"::text, ''' '::text::text, r1."first"::text)`);
+  for (const [role, name] of [
+    ['Viewer', 'last'],
+    ['Sales', 'full'],
+    ['Sales', 'last'],
+  ] as const) {
+    expect(() => compiled(role, { where: { [name]: { contains: 'x' } } })).toThrow(refused('VALIDATION_ERROR'));
+    expect(() => compiled(role, { orderBy: [{ [name]: 'ASC' }] })).toThrow(refused('VALIDATION_ERROR'));
+  }
 });
 
 test('neither do the arguments of lists below, nor conditions on related records', () => {

@@ -20,6 +20,7 @@ import {
   type Scalar,
 } from '@atomo-cc/schema';
 import { argumentsOf, pageSize, type Selection } from '../api/index.js';
+import { isPlaceOperator, placeCondition } from './places.js';
 import type { Reader } from './record-access.js';
 import { PURGED } from './record-states.js';
 import { historyTable } from './schema-diff.js';
@@ -783,6 +784,8 @@ function comparison(
     if (operator === 'not') return `${name} is not null`;
     throw apiError('VALIDATION_ERROR', `${operator}: null compares with nothing. Use isNull: true or isNull: false.`);
   }
+  if (type === 'geoPoint' && isPlaceOperator(operator))
+    return placeCondition(name, operator, operand, (value) => parameters.add(value));
   switch (operator) {
     case 'equals':
       return `${name} = ${parameters.add(checked(type, operand))}`;
