@@ -3,7 +3,19 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { EventCodec, SubjectKeys } from '@atomo-cc/event-store';
 import { ATOMO_EVENTS } from '@atomo-cc/events';
-import { formerNames, type SchemaDefinition } from '@atomo-cc/schema';
+import {
+  boolean,
+  date,
+  datetime,
+  defineSchema,
+  enumeration,
+  formerNames,
+  integer,
+  json,
+  model,
+  text,
+  type SchemaDefinition,
+} from '@atomo-cc/schema';
 import { aDatabase, type TestDatabase } from '@atomo-cc/testing';
 import { contentCoreMigrations } from '../migrations.js';
 import { anApi, type Json, type TestApi } from '../testing/index.js';
@@ -41,12 +53,12 @@ let api: TestApi | undefined;
 beforeAll(async () => {
   database = await aDatabase(contentCoreMigrations);
   first = await loadSchema(BLOG);
-  let text = readFileSync(join(BLOG, 'schema.ts'), 'utf8');
+  let changed = readFileSync(join(BLOG, 'schema.ts'), 'utf8');
   for (const [before, after] of EDITS) {
-    expect(text).toContain(before);
-    text = text.replaceAll(before, after);
+    expect(changed).toContain(before);
+    changed = changed.replaceAll(before, after);
   }
-  writeFileSync(join(folder, 'schema.ts'), text);
+  writeFileSync(join(folder, 'schema.ts'), changed);
   second = await loadSchema(folder);
 });
 afterAll(async () => {
@@ -157,4 +169,59 @@ test('a blog with data in it goes over to its next version, and loses nothing th
   await database.asOwner(`drop index "${name}"`);
   expect((await boot(second)).drift).toEqual([expect.stringContaining('Post')]);
   expect((await boot(second)).drift).toEqual([]);
+});
+
+test('what was written under another type or word is read in the types of today, in the past too', async () => {
+  const schemaOf = (fields: Parameters<typeof model>[0]['fields']) =>
+    defineSchema({ models: { Box: model({ fields }) } });
+  const before = schemaOf({
+    size: integer(),
+    code: text(),
+    shut: text(),
+    data: json(),
+    since: datetime(),
+    kind: enumeration('Tin', 'Wood'),
+  });
+  const after = schemaOf({
+    size: text(),
+    code: integer(),
+    shut: boolean(),
+    data: text(),
+    since: date(),
+    kind: enumeration('Tin'),
+  });
+  await boot(before);
+  const written = { size: 3, code: '12', shut: 'no', data: { a: [1] }, since: '2026-11-21T07:25:18Z', kind: 'Wood' };
+  const { createBox: box } = await data('mutation ($i: CreateBoxInput!) { createBox(input: $i) { id } }', {
+    i: { ...written, code: 'x' },
+  });
+  await data('mutation ($id: ID!) { updateBox(id: $id, input: { code: "12" }) { id } }', box);
+  const allowed = ['code', 'shut', 'data', 'since'].map((name) => `type:Box.${name}`);
+  await applyMigration(database.url, after, [...allowed, 'narrow:Box.kind']);
+  await boot(after);
+
+  const then = { size: '3', code: 12, shut: false, since: '2026-11-21', kind: 'Wood' };
+  const read = await data(
+    `query ($id: ID!) {
+      box(id: $id) { size code shut since kind }
+      boxes { nodes { id k: kind } }
+      boxHistory(id: $id) { nodes { record { size code shut data since kind } changes { field after } } }
+    }`,
+    box,
+  );
+  expect(read.box).toEqual(then);
+  expect(read.boxes.nodes).toEqual([{ id: box.id, k: 'Wood' }]);
+  // Of "x" no number can be made.
+  expect(read.boxHistory.nodes.map(({ record }: Json) => record)).toEqual([
+    { ...then, data: '{"a":[1]}' },
+    { ...then, data: '{"a":[1]}', code: null },
+  ]);
+  expect(read.boxHistory.nodes[1].changes).toContainEqual({ field: 'code', after: 'x' });
+  await data('mutation ($id: ID!) { updateBox(id: $id, input: { size: "4", kind: Tin }) { kind } }', box);
+  const restore = (version: number) =>
+    api!.ask(`mutation { restoreBox(id: "${box.id}", version: ${version}) { size code shut } }`);
+  expect((await restore(1)).errors).toMatchObject([{ message: expect.stringContaining('code is no whole number') }]);
+  expect((await restore(2)).errors).toMatchObject([{ message: expect.stringContaining('kind is none of Tin') }]);
+  await data('mutation ($id: ID!) { updateBox(id: $id, input: { shut: true }) { kind } }', box);
+  expect((await restore(3)).data).toEqual({ restoreBox: { size: '4', code: 12, shut: false } });
 });

@@ -27,7 +27,7 @@ import { selectionAt, selectionOf, type ApiContext, type Selection } from '../ap
 import type { LogReading } from './history.js';
 import { compileChanged, searchedFields, type Where } from './query-compiler.js';
 import { maySee, type Reader } from './record-access.js';
-import { modelEventTypes, recordFold, recordIdOf } from './record-states.js';
+import { factsOfToday, modelEventTypes, recordFold, recordIdOf } from './record-states.js';
 
 /** The most payloads that wait for one subscriber: a page of events with their records. The next is read when it is taken. */
 export const CHANGES_PAGE = 100;
@@ -301,7 +301,8 @@ class ChangeFeed implements AsyncIterableIterator<Change> {
     if (version === 1) return false;
     const stream = modelStream(model.name, id);
     const before = await stateAt(tx, reader.tenant, stream, { version: version - 1 }, recordFold, log.codec);
-    return before !== null && maySee(reader, model, before.state);
+    const whole = modelNamed(reader.access.schema, model.name);
+    return before !== null && maySee(reader, model, factsOfToday(whole, before.state));
   }
 }
 

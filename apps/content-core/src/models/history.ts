@@ -5,6 +5,7 @@ import { lastSteps, progressAt, readStream, stateAt, type EventOpener, type Stat
 import {
   inputName,
   linksOf,
+  modelNamed,
   type FieldValue,
   type ModelDefinition,
   type RecordValues,
@@ -14,7 +15,14 @@ import type { AppDatabase, Tx } from '@atomo-cc/platform/postgres';
 import { HISTORY } from './history-projection.js';
 import { compileGet } from './query-compiler.js';
 import { maySee, seesSome, type Reader } from './record-access.js';
-import { modelEventTypes, personalFields, PURGED, recordFold, type RecordFacts } from './record-states.js';
+import {
+  factsOfToday,
+  modelEventTypes,
+  personalFields,
+  PURGED,
+  recordFold,
+  type RecordFacts,
+} from './record-states.js';
 
 /** How long an answer about the past waits for the history to catch up; it is usually some milliseconds behind. */
 export const HISTORY_WAIT_MS = 2_000;
@@ -105,6 +113,8 @@ export async function readHistory(
   { codec }: LogReading,
 ): Promise<{ readonly entries: readonly HistoryEntry[]; readonly lookedTo: number | null }> {
   const stream = modelStream(model.name, id);
+  // Rules look at fields too that the reader may not read.
+  const whole = modelNamed(reader.access.schema, model.name);
   const entries: HistoryEntry[] = [];
   let { before: below } = page;
   for (let looked = 0; looked <= MAX_HIDDEN_VERSIONS;) {
@@ -113,8 +123,8 @@ export async function readHistory(
     // Nothing comes behind it.
     const isPurged = newestType !== null && kindOf({ type: newestType }) === 'purged';
     for (const { event, before, after } of steps) {
-      if (!maySee(reader, model, after)) continue;
-      const known = before && maySee(reader, model, before) ? before : {};
+      if (!maySee(reader, model, factsOfToday(whole, after))) continue;
+      const known = before && maySee(reader, model, factsOfToday(whole, before)) ? before : {};
       const [was, is] = isPurged ? [before && {}, timesOf(after)] : [before && known, after];
       entries.push(entryOf(model, id, event, was, is));
       if (entries.length === page.limit) return { entries, lookedTo: null };
@@ -141,6 +151,7 @@ function entryOf(
   const names = [...model.fields.map(inputName), ...links];
   // Of a record that never said any, there are no links; of a field there is no value.
   const valueIn = (facts: RecordFacts | null, name: string) => facts?.[name] ?? (links.includes(name) ? [] : null);
+  const today = factsOfToday(model, after);
   const { metadata, streamVersion: version } = event;
   return {
     version,
@@ -160,7 +171,7 @@ function entryOf(
       createdAt: after['createdAt'],
       updatedAt: after['updatedAt'],
       deletedAt: after['deletedAt'] === PURGED ? null : (after['deletedAt'] ?? null),
-      ...Object.fromEntries(names.map((name) => [name, valueIn(after, name)])),
+      ...Object.fromEntries(names.map((name) => [name, valueIn(today, name)])),
     },
   };
 }
@@ -194,7 +205,8 @@ export async function valuesAtVersion(
     ];
     throw apiError('VALIDATION_ERROR', faults[0]!.message, { faults, versions: { first: 1, last } });
   }
-  if (!maySee(reader, model, then.state))
+  const today = factsOfToday(modelNamed(access.schema, model.name), then.state);
+  if (!maySee(reader, model, today))
     throw apiError('FORBIDDEN', `You may not see version ${version} of this ${model.name}.`);
   const written = access.writes(model, 'update');
   const personal = new Set(personalFields(model));
@@ -202,7 +214,8 @@ export async function valuesAtVersion(
   const values: Record<string, FieldValue> = {};
   for (const field of model.fields) {
     const name = inputName(field);
-    const value = then.state[name] ?? null;
+    // What cannot be read in today's type stays as it was, and is refused by its name: nothing is emptied unasked.
+    const value = today[name] ?? then.state[name] ?? null;
     if (!written.has(name)) continue;
     if (value === null && (field.required || (isErased && personal.has(name)))) continue;
     values[name] = value;

@@ -512,7 +512,7 @@ export class ModelTypes {
         return this.once(
           `${model.name}${capital(field.name)}`,
           (name) =>
-            new GraphQLEnumType({
+            new FieldEnumType({
               name,
               description: `What \`${model.name}.${field.name}\` may be.`,
               values: Object.fromEntries(field.values!.map((value) => [value, {}])),
@@ -601,6 +601,16 @@ export class ModelTypes {
   private once<Type>(name: string, make: (name: string) => Type): Type {
     if (!this.made.has(name)) this.made.set(name, make(name));
     return this.made.get(name) as Type;
+  }
+}
+
+/**
+ * The words of a field. Records keep a word that the schema has no longer, and so does their past: it is told as it stands there, because
+ * whoever is to correct it has to see it.
+ */
+class FieldEnumType extends GraphQLEnumType {
+  override serialize(value: unknown): string | null | undefined {
+    return typeof value === 'string' ? value : super.serialize(value);
   }
 }
 

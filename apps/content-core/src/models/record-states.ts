@@ -5,8 +5,10 @@ import {
   COLUMN_TYPES,
   columnOf,
   inputName,
+  isCalendarDate,
   linkColumnOf,
   linksOf,
+  type FieldType,
   type FieldValue,
   type ModelDefinition,
 } from '@atomo-cc/schema';
@@ -54,6 +56,61 @@ export const recordFold: StateFold<RecordFacts> = {
     }
   },
 };
+
+/**
+ * A record's facts, each value in the type that its field has today: what was written when it had another one is read as the tables
+ * read theirs anew when that changed, and is absent where it cannot be. The same object where all are of today's types.
+ */
+export function factsOfToday(model: ModelDefinition, facts: RecordFacts): RecordFacts {
+  let today: Record<string, FieldValue> | undefined;
+  for (const field of model.fields) {
+    const name = inputName(field);
+    const value = facts[name] ?? null;
+    const read = value === null ? null : readAnew(field.type, value);
+    if (read !== value) (today ??= { ...facts })[name] = read;
+  }
+  return today ?? facts;
+}
+
+/** What Postgres takes for a boolean, in small letters. */
+const BOOLEANS: Readonly<Record<string, boolean>> = Object.fromEntries([
+  ...['t', 'true', 'y', 'yes', 'on', '1'].map((word) => [word, true]),
+  ...['f', 'false', 'n', 'no', 'off', '0'].map((word) => [word, false]),
+]);
+
+function readAnew(type: FieldType, value: Exclude<FieldValue, null>): FieldValue {
+  if (type === 'json') return value;
+  if (type === 'geoPoint') return typeof value === 'object' && !Array.isArray(value) ? value : null;
+  if (type === 'blocks') return Array.isArray(value) ? value : null;
+  const text = typeof value === 'string' ? value : JSON.stringify(value);
+  switch (type) {
+    case 'boolean':
+      return typeof value === 'boolean' ? value : (BOOLEANS[text.trim().toLowerCase()] ?? null);
+    case 'integer': {
+      const whole = Math.round(numberIn(text));
+      return Math.abs(whole) < 2 ** 31 ? whole : null;
+    }
+    case 'number':
+      return typeof value === 'number' ? value : Number.isFinite(numberIn(text)) ? numberIn(text) : null;
+    case 'decimal':
+      return Number.isFinite(numberIn(text)) ? text : null;
+    case 'date': {
+      const day = text.slice(0, 10);
+      return isCalendarDate(day) ? day : null;
+    }
+    case 'datetime': {
+      const isMoment = isCalendarDate(text.slice(0, 10)) && !Number.isNaN(Date.parse(text));
+      return isMoment ? new Date(text).toISOString() : null;
+    }
+    default:
+      return text;
+  }
+}
+
+/** NaN for what is no number. */
+function numberIn(text: string): number {
+  return text.trim() === '' ? Number.NaN : Number(text);
+}
 
 /** A record's state as `keepSnapshots` takes it; its personal fields are sealed under the record's own key. */
 export function recordToKeep(model: ModelDefinition, id: string, version: number, facts: RecordFacts): StateToKeep {

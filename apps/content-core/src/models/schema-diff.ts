@@ -372,7 +372,7 @@ function demanded(what: string, table: string, broken: string): SchemaStep {
     danger: {
       table,
       sql: rowsWhere(table, broken),
-      loss: 'have none, and there is no default: they keep none until they are next changed',
+      loss: 'have none, and there is no default: they keep none until somebody gives them one',
       allow: `require:${what}`,
       isAsked: true,
     },
@@ -439,7 +439,7 @@ function narrowed(
       danger: {
         table,
         sql: rowsWhere(table, broken.join(' or ')),
-        loss: 'have values that are allowed no longer: they keep them, but cannot be changed without correcting them',
+        loss: 'have values that are allowed no longer: they keep them, and are read with them, until the field is next written',
         allow: `narrow:${what}`,
         isAsked: true,
       },
