@@ -282,6 +282,7 @@ describe('an operation', () => {
       putOf('a.md', 'one'),
       putOf('../x', 'no'),
       { op: 'nonsense' },
+      { op: [{ toString: 'no function' }] },
       putOf('A.md', 'collides'),
       { ...putOf('b.md', 'text'), hash: hashOf('other') },
       { op: 'rename', path: 'none', newPath: 'b' },
@@ -293,12 +294,13 @@ describe('an operation', () => {
       1,
       ['PATH_INVALID', 'DOT_SEGMENT'],
       ['VALIDATION_ERROR', undefined],
+      ['VALIDATION_ERROR', undefined],
       ['PATH_COLLISION', undefined],
       ['HASH_MISMATCH', undefined],
       ['NOT_FOUND', undefined],
       2,
     ]);
-    expect(results[3]).toMatchObject({ error: { details: { existingPath: 'a.md' } } });
+    expect(results[4]).toMatchObject({ error: { details: { existingPath: 'a.md' } } });
   });
 
   it('moves the case of a name, and whole folders, with the identity of every file', async () => {

@@ -11,6 +11,7 @@ import {
   INLINE_LIMIT_BYTES,
   type Limits,
   type OpResult,
+  OPS,
   PAGE_DEFAULT,
   PAGE_LIMIT,
   parseOp,
@@ -242,9 +243,11 @@ export class Sync {
 
   /** A refusal is an answer of its own, which no filter meets: what the log must know of it is told here. */
   private refused(key: StoreKey, { from }: Caller, op: unknown, error: unknown): OpResult {
-    const { opId, op: kind } = Object(op) as { opId?: unknown; op?: unknown };
+    const { opId, op: said } = Object(op) as { opId?: unknown; op?: unknown };
     const body = errorBody(error);
-    this.denials.ofKey(key, `push ${String(kind)}`, body.code, from);
+    // What was sent is anything at all, of which not everything can be told as a text.
+    const kind = OPS.find((each) => each === said) ?? 'unknown';
+    this.denials.ofKey(key, `push ${kind}`, body.code, from);
     return { opId: typeof opId === 'string' ? opId : '', success: false, error: body };
   }
 }
