@@ -106,7 +106,10 @@ class Device {
     this.#ended.catch(() => undefined);
   }
 
-  /** One more token, on a line of its own in one of a few files; now and then a file is renamed instead. */
+  /**
+   * One more token, on a line of its own in one of a few files; now and then a file is renamed instead. What is written goes into
+   * the very file that was read: an editor that took another for it would itself undo what has come between.
+   */
   edit(): void {
     const pick = (count: number) => Math.floor(this.random() * count);
     const file = path.join(this.root, 'notes', `${pick(4)}.md`);
@@ -114,11 +117,15 @@ class Device {
     const isThere = fs.existsSync(file);
     const to = path.join(this.root, 'notes', `renamed ${pick(100)}.md`);
     if (isThere && pick(12) === 0 && !fs.existsSync(to)) return fs.renameSync(file, to);
-    const lines = isThere ? fs.readFileSync(file, 'utf8').split('\n') : [];
+    const opened = openedFor(file);
+    const was = fs.readFileSync(opened, 'utf8');
+    const lines = was === '' ? [] : was.split('\n');
     const token = `${this.name}-${this.typed.length}.`;
     this.typed.push(token);
     lines.splice(pick(lines.length + 1), 0, token);
-    fs.writeFileSync(file, lines.join('\n'));
+    fs.ftruncateSync(opened);
+    fs.writeSync(opened, lines.join('\n'), 0);
+    fs.closeSync(opened);
   }
 
   files(): Map<string, string> {
@@ -139,6 +146,19 @@ class Device {
     await this.#vault?.close();
     await this.#ended;
     fs.rmSync(this.root, { recursive: true, force: true });
+  }
+}
+
+/** A file for reading and writing; a new one where none is, even if one comes at this moment. */
+function openedFor(file: string): number {
+  for (;;) {
+    for (const flags of ['r+', 'wx+']) {
+      try {
+        return fs.openSync(file, flags);
+      } catch (error) {
+        if (!['ENOENT', 'EEXIST'].includes((error as NodeJS.ErrnoException).code!)) throw error;
+      }
+    }
   }
 }
 

@@ -823,6 +823,13 @@ it('a killed process in the middle of a build leaves it to the next, which goes 
     await exited;
     child = undefined;
   }
+  // A commit that was on its way to Postgres still counts.
+  await eventually('Postgres has let go of it', async () => {
+    const left = await database.asOwner(
+      `select 1 from pg_stat_activity where datname = current_database() and application_name like 'slow-runner%'`,
+    );
+    return left.length === 0;
+  });
   const reached = await position();
   expect(reached).toBeLessThan(4_000);
   let applied = 0;
