@@ -10,6 +10,9 @@
 //
 // The rows of all arms are put in by SQL, ours without events, since what is read is the rows.
 //
+// Where there is a /proc, the processor time of a request is printed too, of the arm's process and of Postgres, and of a create
+// with what goes on behind its answer. Unlike the rate it does not tell of what else the machine does.
+//
 //   npm install --prefix tools/bench
 //   node tools/bench/graphql-api.mjs [--deep] [--seconds 5] [--rounds 3] [--arms floor,atomo] [--cases "list,by id"] [--profile FOLDER]
 //
@@ -113,6 +116,9 @@ insert into model_contact (tenant_id, id, version, created_at, updated_at, name,
 
 const children = [];
 
+/** The processes of the arms, by the URLs at which they listen. */
+const pids = new Map();
+
 /** Starts a server, and answers its URL once it says so in a line of its output. */
 async function start(args, environment, urlOf = (line) => (/^http:\S+$/.test(line) ? line : null)) {
   const child = spawn(process.execPath, args, {
@@ -125,6 +131,7 @@ async function start(args, environment, urlOf = (line) => (/^http:\S+$/.test(lin
     const url = urlOf(line);
     if (!url) continue;
     child.stdout.resume();
+    pids.set(url, child.pid);
     return url;
   }
   throw new Error(`${args.at(-1)} ended before it listened`);
@@ -315,6 +322,31 @@ async function send(url, { path: place, ...request }) {
   return body;
 }
 
+/** A tick of the kernel's accounts; 100 a second on all Linux of today. */
+const TICK_US = 10_000;
+/** Behind the last answer the history of what was created is still to be written. */
+const SETTLE_MS = 1_500;
+
+/** What a process says of itself in /proc, behind its name, which may have any characters; null where it is gone or there is none. */
+function statOf(pid) {
+  try {
+    return fs.readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ').at(-1).split(' ');
+  } catch {
+    return null;
+  }
+}
+
+/** What a process has used, and its children that are gone, in microseconds; NaN where nobody tells. */
+const timeOf = (pid) => (statOf(pid)?.slice(11, 15) ?? [NaN]).reduce((sum, ticks) => sum + ticks * TICK_US, 0);
+
+/** What a server has used, and Postgres with all that it has started. */
+async function processorTimes(client, server) {
+  const { rows } = await client.query('select pg_backend_pid() as pid');
+  const postmaster = statOf(rows[0].pid)?.[1];
+  const all = postmaster ? fs.readdirSync('/proc').filter((name) => statOf(name)?.[1] === postmaster) : [];
+  return [timeOf(server), [postmaster, ...all].reduce((sum, pid) => sum + (timeOf(pid) || 0), 0)];
+}
+
 /** The load of one arm for one case. */
 async function measure(url, arm, requests, seconds) {
   const child = spawn(process.execPath, [path.join(here, 'load.mjs')], { stdio: ['pipe', 'pipe', 'inherit'] });
@@ -357,8 +389,10 @@ try {
       const { rows: companies } = await client.query(`select id from seed_companies limit ${REQUESTS}`);
       const cases = casesOf(ids, places, companies);
       const asked = given.cases?.split(',') ?? (given.deep ? ['deep page'] : Object.keys(cases));
-      console.log(`| ${ROWS.toLocaleString('en')} rows | arm | requests/s | p50 ms | p99 ms | ratio |`);
-      console.log('|---|---|---|---|---|---|');
+      console.log(
+        `| ${ROWS.toLocaleString('en')} rows | arm | requests/s | p50 ms | p99 ms | ratio | its µs | Postgres' µs |`,
+      );
+      console.log('|---|---|---|---|---|---|---|---|');
       for (const name of asked) await runCase(client, urls, name, cases[name]);
       console.log(`load average ${os.loadavg()[0].toFixed(1)}`);
     } finally {
@@ -419,7 +453,11 @@ async function runCase(client, urls, name, { requests: requestsOf, meaning, size
   for (let round = 0; round < ROUNDS; round += 1) {
     for (const [arm, of] of arms) {
       const before = isWrite && (await client.query(of.count)).rows[0].count;
+      const used = await processorTimes(client, pids.get(urls[arm]));
       const run = await measure(urls[arm], of, requests[arm], SECONDS);
+      if (isWrite) await new Promise((resolve) => setTimeout(resolve, SETTLE_MS));
+      const times = await processorTimes(client, pids.get(urls[arm]));
+      run.time = times.map((time, n) => (time - used[n]) / run.answered);
       assert.equal(run.faults, 0, `${arm}: ${run.faults} requests failed`);
       if (isWrite) {
         const written = (await client.query(of.count)).rows[0].count - before;
@@ -433,6 +471,10 @@ async function runCase(client, urls, name, { requests: requestsOf, meaning, size
   const base = middle(runs.floor).rate;
   for (const [arm, results] of Object.entries(runs)) {
     const { rate, p50, p99 } = middle(results);
-    console.log(`| ${name} | ${arm} | ${Math.round(rate)} | ${p50} | ${p99} | ${(rate / base).toFixed(2)} |`);
+    const time = [0, 1].map((n) =>
+      Math.round(results.map((run) => run.time[n]).toSorted((a, b) => a - b)[ROUNDS >> 1]),
+    );
+    const shown = [name, arm, Math.round(rate), p50, p99, (rate / base).toFixed(2), ...time];
+    console.log(`| ${shown.join(' | ')} |`);
   }
 }
