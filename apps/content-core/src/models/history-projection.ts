@@ -209,7 +209,7 @@ class HistoryWriter {
       tenants.push(event.tenant);
       ids.push(recordIdOf(this.model, event));
     }
-    const rows = await this.tx.query<{ tenant: string; id: string; version: number; from: Date }>(
+    const rows = await this.tx.prepared<{ tenant: string; id: string; version: number; from: Date }>(
       `select w.tenant, w.id, h.version, h.valid_from as from
        from unnest($1::text[]::uuid[], $2::text[]::uuid[]) as w (tenant, id)
        cross join lateral (
@@ -258,12 +258,47 @@ class HistoryWriter {
     if (this.chars > MAX_WRITE_CHARS) await this.flush();
   }
 
-  /** Closes the rows that are the newest in the table and inserts what came after them, in one statement. */
+  /** Writes the rows that are not written yet. */
   private async flush(): Promise<void> {
-    const rows = this.rows;
-    if (rows.length === 0) return;
+    if (this.rows.length === 0) return;
+    const begun = this.rows.filter(({ base }) => base === null);
+    const added = this.rows.filter(({ base }) => base !== null);
     this.rows = [];
     this.chars = 0;
+    if (begun.length > 0) await this.begin(begun);
+    if (added.length > 0) await this.extend(added);
+    for (const tip of this.tips.values()) {
+      if (!tip.pending) continue;
+      tip.base = { version: tip.version, from: tip.from! };
+      Object.assign(tip, { pending: null, values: {}, deleted: undefined, createdAt: null });
+    }
+  }
+
+  /** Inserts rows of records that have none in the table: nothing is taken over, so nothing is looked for, and it is planned once. */
+  private async begin(rows: readonly HistoryRow[]): Promise<void> {
+    await this.tx.prepared(
+      `insert into ${this.table}
+         (tenant_id, id, version, valid_from, valid_to, created_at, updated_at, deleted_at${namedColumns(this.columns)})
+       select n.tenant, n.id, n.version, n.f, n.t, n.created, n.at, n.deleted${this.columns.map(({ column, type }) => `, n."${column}"::${type}`).join('')}
+       from unnest($1::text[]::uuid[], $2::text[]::uuid[], $3::int[], $4::timestamptz[], $5::timestamptz[], $6::timestamptz[],
+           $7::timestamptz[], $8::timestamptz[]${arrayPlaces(this.columns, 9)})
+         as n (tenant, id, version, f, t, at, created, deleted${namedColumns(this.columns)})`,
+      [
+        textArray(rows.map(({ tenant }) => tenant)),
+        textArray(rows.map(({ id }) => id)),
+        intArray(rows.map(({ version }) => version)),
+        timestampArray(rows.map(({ from }) => from)),
+        timestampArray(rows.map(({ to }) => to)),
+        timestampArray(rows.map(({ at }) => at)),
+        timestampArray(rows.map(({ created, at }) => created ?? at)),
+        timestampArray(rows.map(({ deleted }) => deleted ?? null)),
+        ...columnArrays(this.columns, rows),
+      ],
+    );
+  }
+
+  /** Closes the rows that are the newest of their records in the table and inserts what came after them, in one statement. */
+  private async extend(rows: readonly HistoryRow[]): Promise<void> {
     // The insert does not see what the update beside it does, and needs nothing of it.
     await this.tx.execute(
       `with n as materialized (
@@ -295,11 +330,6 @@ class HistoryWriter {
         ...columnArrays(this.columns, rows),
       ],
     );
-    for (const tip of this.tips.values()) {
-      if (!tip.pending) continue;
-      tip.base = { version: tip.version, from: tip.from! };
-      Object.assign(tip, { pending: null, values: {}, deleted: undefined, createdAt: null });
-    }
   }
 
   /** Writes the whole history of one record anew from the log, unless the events are in it. */

@@ -236,7 +236,7 @@ export async function readBatch(tx: Tx, projection: Projection, bounds: BatchBou
   if (upTo <= after) return { events: [], upTo: after, gated: new Set() };
   const types = projection.eventTypes === 'all' ? null : Object.keys(projection.eventTypes);
   // The event that goes over the bound is still taken: one that is larger alone would never be applied otherwise.
-  const rows = await tx.query<Row & { tenant_id: TenantId; bytes: string; gated: boolean }>(
+  const rows = await tx.prepared<Row & { tenant_id: TenantId; bytes: string; gated: boolean }>(
     `select * from (
        select found.*, sum(size) over (order by position rows unbounded preceding) as bytes
        from (

@@ -380,6 +380,24 @@ function logged(work: (logger: Logger) => void): string {
   return lines;
 }
 
+it('what a look asks is planned once for a connection, not for the values of each look', async () => {
+  const system = await openSystemDatabase({ url: database.url, service: 'planned', poolSize: 3 });
+  clean.push(() => system.close());
+  const plans: unknown[] = [];
+  const projection = counting(async (_batch, tx) => {
+    const found = await tx.query(
+      `select custom_plans::int as custom from pg_prepared_statements where statement like '%from event_log%limit%'`,
+    );
+    plans.push(...found);
+  });
+  const runner = await run(projection, { database: system });
+  for (const n of [1, 2]) {
+    await write(A, [{ stream: 'a', n }]);
+    await caughtUp(runner);
+  }
+  expect(new Set(plans.map((plan) => JSON.stringify(plan)))).toEqual(new Set(['{"custom":0}']));
+});
+
 describe('a connection that goes silent', () => {
   it('its commits do not wait for the disk, unlike those of who writes events', async () => {
     const settings = new Set<string>();

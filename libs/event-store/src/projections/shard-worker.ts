@@ -21,10 +21,13 @@ const MAX_UNSETTLED_LOOK_MS = 320;
  */
 const BUSY_LOOK_MS = 15;
 /**
- * The commit does not wait for the disk. What a crash of the server may lose, events and checkpoint together, is applied again
+ * Of a look. Its statements are the same each time, and those that are prepared are planned once for all values: planned for the
+ * values of each look, finding the events would cost more than reading them.
+ *
+ * And the commit does not wait for the disk. What a crash of the server may lose, events and checkpoint together, is applied again
  * from the log, which is flushed; and whatever is committed later and waits for the disk takes this along.
  */
-const UNFLUSHED = `, set_config('synchronous_commit', 'off', true)`;
+const LOOK_SETTINGS = `, set_config('plan_cache_mode', 'force_generic_plan', true), set_config('synchronous_commit', 'off', true)`;
 
 /** Nobody reads why a nap ended; without a reason each wake would make an error with its stack. */
 const WOKEN = 'woken';
@@ -108,7 +111,10 @@ export class ShardWorker {
         isClaimed = true;
         const startTime = spanTime();
         const lookedAt = performance.now();
-        const { next, events, letters, traces } = await this.inTransaction((tx) => this.look(tx, failures), UNFLUSHED);
+        const { next, events, letters, traces } = await this.inTransaction(
+          (tx) => this.look(tx, failures),
+          LOOK_SETTINGS,
+        );
         failures = 0;
         if (traces) this.recordTraces(traces, startTime);
         if (events > 0) this.work.onApplied(events, letters);
