@@ -180,6 +180,7 @@ test('what was written under another type or word is read in the types of today,
     shut: text(),
     data: json(),
     since: datetime(),
+    seen: datetime(),
     kind: enumeration('Tin', 'Wood'),
   });
   const after = schemaOf({
@@ -188,24 +189,26 @@ test('what was written under another type or word is read in the types of today,
     shut: boolean(),
     data: text(),
     since: date(),
+    seen: text(),
     kind: enumeration('Tin'),
   });
   await boot(before);
-  const written = { size: 3, code: '12', shut: 'no', data: { a: [1] }, since: '2026-11-21T07:25:18Z', kind: 'Wood' };
+  const at = '2026-11-21T07:25:18.120Z';
+  const written = { size: 3, code: '12', shut: 'no', data: { a: [1] }, since: at, seen: at, kind: 'Wood' };
   const { createBox: box } = await data('mutation ($i: CreateBoxInput!) { createBox(input: $i) { id } }', {
     i: { ...written, code: 'x' },
   });
   await data('mutation ($id: ID!) { updateBox(id: $id, input: { code: "12" }) { id } }', box);
-  const allowed = ['code', 'shut', 'data', 'since'].map((name) => `type:Box.${name}`);
+  const allowed = ['code', 'shut', 'data', 'since', 'seen'].map((name) => `type:Box.${name}`);
   await applyMigration(database.url, after, [...allowed, 'narrow:Box.kind']);
   await boot(after);
 
-  const then = { size: '3', code: 12, shut: false, since: '2026-11-21', kind: 'Wood' };
+  const then = { size: '3', code: 12, shut: false, since: '2026-11-21', seen: at, kind: 'Wood' };
   const read = await data(
     `query ($id: ID!) {
-      box(id: $id) { size code shut since kind }
+      box(id: $id) { size code shut since seen kind }
       boxes { nodes { id k: kind } }
-      boxHistory(id: $id) { nodes { record { size code shut data since kind } changes { field after } } }
+      boxHistory(id: $id) { nodes { record { size code shut data since seen kind } changes { field after } } }
     }`,
     box,
   );

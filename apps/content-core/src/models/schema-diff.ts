@@ -405,6 +405,9 @@ function typeStep(what: string, column: string, type: string, tables: readonly T
 
 function castOf(column: string, from: string, to: string): string {
   const numbers = ['int', 'numeric', 'double precision'];
+  // As the log and the API write moments.
+  if (from === 'timestamptz' && to === 'text')
+    return `to_char("${column}" at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')`;
   if (to === 'jsonb') return `to_jsonb("${column}")`;
   if (from === 'jsonb') return `("${column}" #>> '{}')::${to}`;
   return numbers.includes(from) && numbers.includes(to) ? `"${column}"::${to}` : `"${column}"::text::${to}`;
