@@ -22,14 +22,10 @@ import {
   type ApiContext,
   type ApiPart,
 } from '../api/index.js';
-import { positionOf } from './events-api.js';
+import { checkNames, positionOf } from './events-api.js';
 
 /** The name of the audit log's order; a cursor of another list is refused. */
 const ORDER = 'auditLog';
-/** Names that one question may list: far more than anyone picks by hand, and few enough for one statement. */
-const MAX_NAMES = 50;
-/** Of an actor, an action, a stream or a field: the longest that the log itself writes stays far below it. */
-const MAX_NAME_CHARS = 300;
 
 /** An entry with what its event changed, where that was asked for. */
 interface AuditNode extends AuditEntry {
@@ -150,21 +146,9 @@ interface AuditArguments {
 
 /** @throws CodedError VALIDATION_ERROR naming the argument */
 function checkArguments(args: AuditArguments): void {
-  for (const name of ['actor', 'stream'] as const) checkName(name, args[name]);
-  for (const name of ['actions', 'fields'] as const) {
-    const given = args[name] ?? [];
-    if (given.length > MAX_NAMES) throw apiError('VALIDATION_ERROR', `${name} lists more than ${MAX_NAMES}.`);
-    for (const each of given) checkName(name, each);
-  }
+  for (const name of ['actor', 'stream', 'actions', 'fields'] as const) checkNames(name, args[name]);
   if (args.from && args.to && args.from >= args.to) {
     throw apiError('VALIDATION_ERROR', 'from is not before to; to itself is left out.');
-  }
-}
-
-function checkName(argument: string, name: string | null | undefined): void {
-  if (name == null) return;
-  if (name === '' || name.length > MAX_NAME_CHARS || name.includes('\0') || !name.isWellFormed()) {
-    throw apiError('VALIDATION_ERROR', `${argument}: a name has 1 to ${MAX_NAME_CHARS} characters, none of them NUL.`);
   }
 }
 

@@ -10,6 +10,13 @@ import { DateTimeScalar, JsonScalar } from '../api/index.js';
 /** The name of the log's only order; a cursor of another list is refused. */
 const ORDER = 'events';
 
+/** Names that one question may list: far more than anyone picks by hand, and few enough for one statement. */
+const MAX_NAMES = 50;
+/** Types of event that one question may list: all those of a schema with 150 models. */
+const MAX_TYPES = 1_000;
+/** Of an actor, an action, a stream or a field: the longest that the log itself writes stays far below it. */
+const MAX_NAME_CHARS = 300;
+
 const EventType = new GraphQLObjectType<RecordedEvent>({
   name: 'Event',
   description: 'Something that happened, as the log keeps it for ever.',
@@ -55,6 +62,8 @@ export function eventsApi(database: AppDatabase, codec: EventCodec): ApiPart {
         },
         resolve: async (_source, args: EventArguments, context: ApiContext) => {
           const size = pageSize(args.first);
+          checkNames('types', args.types, MAX_TYPES);
+          checkNames('stream', args.stream);
           const { tenantId } = context.principal;
           const after = args.after ? positionOf(ORDER, args.after) : 0n;
           const events = await database.transaction(tenantId, async (tx) => {
@@ -76,6 +85,24 @@ export function positionOf(order: string, cursor: string): bigint {
   if (!isOurs)
     throw apiError('VALIDATION_ERROR', 'This is no cursor of ours. Pass an endCursor or a cursor of an edge.');
   return BigInt(position);
+}
+
+/** What a search of the log is asked for by name: one name, or a list of them. @throws CodedError VALIDATION_ERROR naming the argument */
+export function checkNames(
+  argument: string,
+  given: string | readonly string[] | null | undefined,
+  max: number = MAX_NAMES,
+): void {
+  const names = typeof given === 'string' ? [given] : (given ?? []);
+  if (names.length > max) throw apiError('VALIDATION_ERROR', `${argument} lists more than ${max}.`);
+  for (const name of names) {
+    if (name === '' || name.length > MAX_NAME_CHARS || name.includes('\0') || !name.isWellFormed()) {
+      throw apiError(
+        'VALIDATION_ERROR',
+        `${argument}: a name has 1 to ${MAX_NAME_CHARS} characters, none of them NUL.`,
+      );
+    }
+  }
 }
 
 interface EventArguments {

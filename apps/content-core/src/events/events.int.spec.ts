@@ -107,6 +107,16 @@ test.each([0, 101])('first: %p is refused', async (first) => {
   expect((await api.ask(LIST, { first })).errors).toMatchObject([{ extensions: { code: 'VALIDATION_ERROR' } }]);
 });
 
+test.each([
+  [{ stream: 'a\0' }],
+  [{ stream: '' }],
+  [{ types: ['\ud800'] }],
+  [{ types: ['a\0'] }],
+  [{ types: Array.from({ length: 1_001 }, (_, n) => `Item.${n}`) }],
+])('%j names nothing that could be in the log', async (variables) => {
+  expect((await api.ask(LIST, variables)).errors).toMatchObject([{ extensions: { code: 'VALIDATION_ERROR' } }]);
+});
+
 test('what is not settled yet is not listed, nor is what comes behind it, until it is', async () => {
   let commit = () => {};
   const held = new Promise<void>((resolve) => (commit = resolve));
