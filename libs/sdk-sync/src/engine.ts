@@ -128,6 +128,7 @@ export class SyncEngine {
   #atHand = new Map<string, Uint8Array>();
   #atHandBytes = 0;
   #isPullDue = true;
+  #isScopeNew = false;
   #isUnflushed = false;
   #isDigestDue = true;
   #acked = 0;
@@ -161,6 +162,11 @@ export class SyncEngine {
   askServer(): void {
     this.#isPullDue = true;
     this.#isDigestDue = true;
+  }
+
+  /** The key shows other files than those of before: what is no longer listed may still be there. The next `sync` goes by that. */
+  rescope(): void {
+    this.#isScopeNew = true;
   }
 
   /** The server says how far its log goes. */
@@ -219,6 +225,8 @@ export class SyncEngine {
   async #catchUp(): Promise<void> {
     const { server } = this.#ports;
     if (!this.#cursor) await this.#resync();
+    else if (this.#isScopeNew) await this.#resync('SCOPE');
+    this.#isScopeNew = false;
     const live = this.#live.sort((a, b) => a.from - b.from);
     this.#live = [];
     for (const page of live) {
@@ -302,7 +310,9 @@ export class SyncEngine {
     }
     if (isNewEpoch || reason === 'SCOPE') {
       for (const [key, { hash }] of this.#base) {
-        if (remote.get(key)?.hash !== hash) writes.push({ to: 'base', key, entry: null });
+        // Of what is listed in the same epoch both still agree on what they had when they last met.
+        const isKnown = isNewEpoch ? remote.get(key)?.hash === hash : remote.has(key);
+        if (!isKnown) writes.push({ to: 'base', key, entry: null });
       }
       for (const key of this.#intents.keys()) writes.push({ to: 'intent', key, entry: null });
     }

@@ -135,6 +135,11 @@ export class GatewayServer implements SyncServer {
     return this.#ready.key.permissions.includes('write');
   }
 
+  /** Which folders of the store the key shows: the same text for the same folders. */
+  get scope(): string {
+    return JSON.stringify(this.#ready.key.prefixes.toSorted());
+  }
+
   /** Why the connection will not come back by itself; null while it may. */
   get refusal(): Error | null {
     return this.#refusal;

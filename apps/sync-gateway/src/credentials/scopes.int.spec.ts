@@ -1,4 +1,9 @@
 import { randomUUID } from 'node:crypto';
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import { type SyncReport } from '@atomo-cc/sdk-sync';
+import { Vault } from '@atomo-cc/sdk-sync/node';
 import { type Changes, type DigestAnswer, EMPTY_HASH, type OpResult, type Snapshot } from '@atomo-cc/sync-protocol';
 import { aDatabase, type TestDatabase } from '@atomo-cc/testing';
 import { gatewayMigrations } from '../migrations.js';
@@ -241,5 +246,61 @@ describe('the end of a key', () => {
     await gateway.admin('DELETE', `/stores/${store.id}/keys/${issued.id}`);
     await device.disconnected();
     expect(device.heard).toEqual([{ event: 'revoked', payload: { code: 'KEY_REVOKED' } }]);
+  });
+});
+
+describe('a folder that is given another key', () => {
+  it('loses no file by one of fewer folders, and takes up what both have when it gets the old one back', async () => {
+    const store = await gateway.aStore();
+    const [whole, part] = [await store.aKeyOf({}), await store.aKeyOf({ prefixes: ['team'] })];
+    const root = fs.mkdtempSync(path.join(os.tmpdir(), 'scope-'));
+    const on = (name: string) => path.join(root, name);
+    const read = (name: string) => fs.readFileSync(on(name), 'utf8');
+    const sync = async (key: string): Promise<SyncReport> => {
+      const wishes = {
+        server: gateway.url,
+        exclude: [],
+        device: 'laptop',
+        massDelete: 'ask',
+        onConflict: 'copy',
+      } as const;
+      const vault = await Vault.open({ ...wishes, folder: root, key });
+      try {
+        return await vault.once();
+      } finally {
+        await vault.close();
+      }
+    };
+    try {
+      fs.mkdirSync(on('team'));
+      for (const name of ['own.md', 'team/a.md', 'team/gone.md']) fs.writeFileSync(on(name), name);
+      await sync(whole.key);
+      // Meanwhile one file of the folder is changed elsewhere, and one is deleted here.
+      const elsewhere = await Device2.connect(gateway, whole.key);
+      await elsewhere.op(putOf('team/a.md', 'changed', { baseHash: hashOf('team/a.md') }));
+      fs.rmSync(on('team/gone.md'));
+      const { refused } = await sync(part.key);
+      expect(refused).toEqual([
+        expect.objectContaining({ path: 'own.md', reason: 'The path lies outside of the folders of this key.' }),
+      ]);
+      expect([read('own.md'), read('team/a.md'), fs.existsSync(on('team/gone.md'))]).toEqual([
+        'own.md',
+        'changed',
+        false,
+      ]);
+
+      await elsewhere.op(putOf('new.md', 'new'));
+      expect((await sync(whole.key)).refused).toEqual([]);
+      expect(
+        fs
+          .readdirSync(root)
+          .filter((name) => !name.startsWith('.'))
+          .toSorted(),
+      ).toEqual(['new.md', 'own.md', 'team']);
+      const { files } = await elsewhere.ask<Snapshot>('snapshot');
+      expect(files.map((file) => file.path).toSorted()).toEqual(['new.md', 'own.md', 'team/a.md']);
+    } finally {
+      fs.rmSync(root, { recursive: true });
+    }
   });
 });

@@ -114,6 +114,9 @@ export class Vault {
         { server, files: folder, journal, clock: systemClock },
         { ...options, ...listener, device },
       );
+      const scope = journal.fact('scope');
+      if (scope === null) journal.setFact('scope', server.scope);
+      else if (scope !== server.scope) engine.rescope();
       server.open();
       return new Vault(engine, folder, journal, server, halts, bell);
     } catch (error) {
@@ -139,6 +142,8 @@ export class Vault {
   async once(): Promise<SyncReport> {
     const running = this.engine.sync().then((done) => {
       this.journal.clearTexts();
+      // Not before: a client that ends in between begins with that again.
+      if (this.journal.fact('scope') !== this.server.scope) this.journal.setFact('scope', this.server.scope);
       return done;
     });
     this.#running = running.then(
