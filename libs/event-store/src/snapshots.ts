@@ -154,10 +154,11 @@ const STEPS = `
     select stream_version, state, recorded_at from stream_snapshots
     where tenant_id = $1 and stream = $2 and shape = $5 and stream_version < (select min(stream_version) from page)
     order by stream_version desc limit 1),
+  ground as (select coalesce(max(stream_version), 0) as version from base),
   below as (
     select ${EVENT_COLUMNS} from event_log
     where tenant_id = $1 and stream = $2 and stream_version < (select min(stream_version) from page)
-      and stream_version > coalesce((select stream_version from base), 0)
+      and stream_version > (select version from ground)
     order by stream_version desc limit ${EVENT_PAGE})
   select e.*, k.subject as key_subject, k.generation as key_generation, k.wrapped, k.wrapped_by,
     (select type from event_log where tenant_id = $1 and stream = $2 order by stream_version desc limit 1) as newest
