@@ -16,18 +16,7 @@
 // too, which other work changes less. --profile writes CPU profiles of the gateways. It needs what `npm start` provides.
 import { parseArgs } from 'node:util';
 import { percentile, withBenchDatabase } from './bench-database.mjs';
-import {
-  authors,
-  connect,
-  gatewayArm,
-  hashOf,
-  hocuspocusArm,
-  Pusher,
-  put,
-  relayArm,
-  text,
-  two,
-} from './file-sync/arms.mjs';
+import { authors, gatewayArm, hashOf, hocuspocusArm, Pusher, put, relayArm, text, two } from './file-sync/arms.mjs';
 import { LightClient } from './file-sync/light-client.mjs';
 import { aStore, startGateway, startPeer, stop, stopAll, usageOf } from './file-sync/servers.mjs';
 
@@ -249,15 +238,18 @@ async function firstSync(databaseUrl) {
     const times = [];
     for (let round = 0; round < ROUNDS; round += 1) {
       const from = performance.now();
-      const fresh = await connect(gateway.url, two(key, 'fresh'));
+      const response = await fetch(`${gateway.url}/api/v2/snapshot?inline=true`, { headers: { 'x-api-key': key } });
       let had = 0;
-      for (let after; after !== null;) {
-        const page = await fresh.emitWithAck('snapshot', { inline: true, limit: 1_000, ...(after && { after }) });
-        had += page.files.filter(({ inline, hash }) => hashOf(Buffer.from(inline, 'base64')) === hash).length;
-        after = page.next;
+      let rest = '';
+      for await (const piece of response.body.pipeThrough(new TextDecoderStream())) {
+        const lines = (rest + piece).split('\n');
+        rest = lines.pop();
+        for (const line of lines) {
+          const { inline, hash } = JSON.parse(line);
+          if (inline !== undefined && hashOf(Buffer.from(inline, 'base64')) === hash) had += 1;
+        }
       }
       times.push(performance.now() - from);
-      fresh.disconnect();
       if (had !== files) throw new Error(`${had} of ${files} files came`);
     }
     console.log(`first sync of ${files} files, every hash checked: ${middle(times).toFixed(0)} ms`);

@@ -19,6 +19,7 @@ import type {
   PushResult,
   RemoteFile,
   Resync,
+  SnapshotFile,
   SyncServer,
 } from './ports.js';
 
@@ -291,19 +292,19 @@ export class SyncEngine {
    * when the key shows other files than before, its absence proves nothing: nothing is removed, and what differs is a conflict.
    */
   async #resync(reason?: Resync['resync']): Promise<void> {
-    const snapshot = await this.#ports.server.snapshot();
     const remote = new Map<PathKey, RemoteFile>();
-    for (const file of snapshot.files) {
-      const key = this.#keyOfRemote(file.path);
-      if (key === null) continue;
-      const { path, fileId, hash, size, seq, content } = file;
+    const take = ({ path, fileId, hash, size, seq, content }: SnapshotFile) => {
+      const key = this.#keyOfRemote(path);
+      if (key === null) return;
       remote.set(key, { path: path.normalize('NFC'), fileId, hash, size, seq });
       if (content) this.#keepAtHand(hash, content);
-    }
+    };
+    // Who has met the store before has most of the contents.
+    const { epoch, seq: head } = await this.#ports.server.snapshot(take, this.#base.size === 0);
     const writes: JournalWrite[] = [];
     for (const key of this.#remote.keys()) if (!remote.has(key)) writes.push({ to: 'remote', key, entry: null });
     for (const [key, entry] of remote) writes.push({ to: 'remote', key, entry });
-    const isNewEpoch = this.#cursor !== null && this.#cursor.epoch !== snapshot.epoch;
+    const isNewEpoch = this.#cursor !== null && this.#cursor.epoch !== epoch;
     if (isNewEpoch) {
       for (const opId of this.#outbox.keys()) writes.push({ to: 'outbox', opId, entry: null });
       this.#acked = 0;
@@ -316,7 +317,7 @@ export class SyncEngine {
       }
       for (const key of this.#intents.keys()) writes.push({ to: 'intent', key, entry: null });
     }
-    writes.push({ to: 'cursor', cursor: { epoch: snapshot.epoch, seq: snapshot.seq } });
+    writes.push({ to: 'cursor', cursor: { epoch, seq: head } });
     await this.#commit(writes);
     // Files of the list may be newer than its cursor.
     this.#isPullDue = true;

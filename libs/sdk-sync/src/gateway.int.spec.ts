@@ -137,3 +137,59 @@ it('tells the gateway where it stands: at once when that is far, else a little l
   expect(heard[2]).toEqual({ epoch: 'e', through: 62 });
   await server.close();
 });
+
+it('reads a snapshot to its end over cuts, hands out each file once, and gives up where nothing comes or the log is another', async () => {
+  const file = (path: string) => ({ fileId: path, path, hash: path, size: 1, seq: 1, at: '' });
+  const answers: { lines: object[]; tail?: string; isCut?: true }[] = [];
+  const asked: string[] = [];
+  const http = createServer((request, response) => {
+    const { pathname, searchParams } = new URL(request.url!, 'http://gateway');
+    asked.push(`${pathname} ${searchParams.get('inline')} ${searchParams.get('after')}`);
+    const { lines, tail = '', isCut } = answers.shift()!;
+    response.writeHead(200, { 'content-type': 'application/x-ndjson' });
+    const body = lines.map((line) => `${JSON.stringify(line)}\n`).join('') + tail;
+    if (isCut) response.write(body, () => response.destroy());
+    else response.end(body);
+  });
+  http.listen(0, '127.0.0.1');
+  await once(http, 'listening');
+  const client = new GatewayServer(
+    { url: `http://127.0.0.1:${(http.address() as AddressInfo).port}`, key: 'k', device: { id: 'a', name: 'a' } },
+    READY,
+    {
+      cursor: () => null,
+      changes: () => {},
+      head: () => {},
+      connected: () => {},
+      disconnected: () => {},
+      refused: () => {},
+    },
+  );
+  const read = async (...planned: typeof answers) => {
+    asked.length = 0;
+    answers.splice(0, answers.length, ...planned);
+    const files: string[] = [];
+    const cursor = await client
+      .snapshot(({ path }) => files.push(path), true)
+      .catch((error: { code: string }) => error.code);
+    return { cursor, files, asked: asked.map((each) => each.replace('/api/v2/snapshot true ', '')) };
+  };
+  const [head, later, end] = [{ epoch: 'e', head: 3 }, { epoch: 'e', head: 9 }, { end: true }];
+  expect(
+    await read(
+      { lines: [head, file('a'), file('b é')], tail: '{"fileId":"c","pa', isCut: true },
+      { lines: [later, file('c')] },
+      { lines: [later, end] },
+    ),
+  ).toEqual({ cursor: { epoch: 'e', seq: 3 }, files: ['a', 'b é', 'c'], asked: ['null', 'b é', 'c'] });
+  expect(await read({ lines: [head, file('a')], isCut: true }, { lines: [later], isCut: true })).toMatchObject({
+    cursor: 'SYNC_OFFLINE',
+  });
+  expect(await read({ lines: [head, file('a')] }, { lines: [{ ...later, epoch: 'f' }, file('b'), end] })).toMatchObject(
+    {
+      cursor: 'SYNC_OFFLINE',
+      files: ['a'],
+    },
+  );
+  http.close();
+});

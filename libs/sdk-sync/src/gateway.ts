@@ -17,7 +17,7 @@ import {
   REST_BASE_2,
   type Revoked,
   SERVER_EVENTS_2,
-  type Snapshot as SnapshotPage,
+  type SnapshotLine,
   type Sync2ErrorBody,
 } from '@atomo-cc/sync-protocol';
 import { hashOf } from './content.js';
@@ -31,7 +31,7 @@ import type {
   PushResult,
   Resync,
   ServerLimits,
-  Snapshot,
+  SnapshotFile,
   StoreDigest,
   SyncServer,
 } from './ports.js';
@@ -182,23 +182,26 @@ export class GatewayServer implements SyncServer {
     return pageOf(answer);
   }
 
-  async snapshot(): Promise<Snapshot> {
-    const files: Snapshot['files'][number][] = [];
-    let cursor: Cursor | undefined;
+  async snapshot(take: (file: SnapshotFile) => void, withContents: boolean): Promise<Cursor> {
+    let cursor: Cursor | null = null;
     for (let after: string | null = null; ;) {
-      const limit = this.#ready.limits.pageItems;
-      const page: SnapshotPage = this.#whole(
-        await this.#ask<SnapshotPage>(CLIENT_EVENTS_2.snapshot, {
-          limit,
-          inline: true,
-          ...(after !== null && { after }),
-        }),
-      );
-      // The log goes on from the first page; what changed while the others were read is in it.
-      cursor ??= { epoch: page.epoch, seq: page.head };
-      for (const file of page.files) files.push(fileOf(file));
-      after = page.next;
-      if (after === null) return { ...cursor, files };
+      const from: string | null = after;
+      const query = new URLSearchParams({ inline: String(withContents), ...(from !== null && { after: from }) });
+      const response = await this.#rest(`/snapshot?${query.toString()}`, {});
+      if (!response.ok) throw faultOf(this.#options.url, response, await response.json().catch(() => null));
+      for await (const line of linesOf<SnapshotLine>(response)) {
+        if ('end' in line && cursor) return cursor;
+        if ('fileId' in line) {
+          take(fileOf(line));
+          after = line.path;
+        } else if ('head' in line) {
+          // The log goes on from the first stream; what changed while the rest was read is in it.
+          cursor ??= { epoch: line.epoch, seq: line.head };
+          if (line.epoch !== cursor.epoch) throw offline();
+        }
+      }
+      // It was cut. On a slow line that is so each ANSWER_LIMIT_MS, and goes well as long as there is more each time.
+      if (after === from) throw offline();
     }
   }
 
@@ -446,6 +449,26 @@ async function request(url: string, key: string, init: Request = {}): Promise<Re
   }
 }
 
+/** The JSON values of a body, a line each. Ends where the body ends or is cut; a line that is cut is left out. */
+async function* linesOf<Line>(response: Response): AsyncGenerator<Line, undefined> {
+  const decoder = new TextDecoder();
+  const reader = response.body!.getReader();
+  let rest = '';
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      const lines = (rest + decoder.decode(value, { stream: true })).split('\n');
+      rest = lines.pop()!;
+      for (const line of lines) yield JSON.parse(line) as Line;
+    }
+  } catch {
+    return;
+  } finally {
+    await reader.cancel().catch(() => undefined);
+  }
+}
+
 async function bodyOf(response: Response): Promise<Uint8Array> {
   try {
     return new Uint8Array(await response.arrayBuffer());
@@ -492,7 +515,7 @@ function contentOf(inline: string | undefined): { content?: Uint8Array } {
   return inline === undefined ? {} : { content: Buffer.from(inline, 'base64') };
 }
 
-function fileOf({ path, fileId, hash, size, seq, inline }: FileState): Snapshot['files'][number] {
+function fileOf({ path, fileId, hash, size, seq, inline }: FileState): SnapshotFile {
   return { path, fileId, hash, size, seq, ...contentOf(inline) };
 }
 

@@ -28,7 +28,7 @@ export type {
   Scan,
   ScannedFile,
   ServerLimits,
-  Snapshot,
+  SnapshotFile,
   StoreDigest,
   SyncServer,
 } from './ports.js';

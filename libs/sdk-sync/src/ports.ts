@@ -35,9 +35,9 @@ export interface Resync {
   readonly resync: 'EPOCH' | 'FLOOR' | 'SCOPE';
 }
 
-/** The live files of the store. Files may be newer than `seq`; reading the log from there on makes it exact. */
-export interface Snapshot extends Cursor {
-  readonly files: readonly (RemoteFile & { readonly content?: Uint8Array })[];
+/** A live file of a snapshot; small ones may bring their content along. */
+export interface SnapshotFile extends RemoteFile {
+  readonly content?: Uint8Array;
 }
 
 /** One change that the server carries out whole or refuses. `baseHash` is what must be there now; null: nothing may be. */
@@ -88,7 +88,12 @@ export interface StoreDigest extends Cursor {
 export interface SyncServer {
   limits(): ServerLimits;
   pull(cursor: Cursor): Promise<ChangePage | Resync>;
-  snapshot(): Promise<Snapshot>;
+  /**
+   * Hands out the live files, each once. They may be newer than the cursor that it answers; reading the log from there on makes it
+   * exact. What was handed out before it throws is of no use.
+   * @param withContents whether contents are worth sending along
+   */
+  snapshot(take: (file: SnapshotFile) => void, withContents: boolean): Promise<Cursor>;
   /** The contents that the server (still) has; the others are left out. */
   fetch(hashes: readonly string[]): Promise<ReadonlyMap<string, Uint8Array>>;
   /** Brings a content to the server, for a put to name its parts; what is there already costs a question. */

@@ -1,5 +1,5 @@
 import type { Permission } from './keys.js';
-import { Changes, Cursor, DigestAnswer, DigestQuery, Pull, Snapshot, SnapshotQuery } from './log.js';
+import { Changes, Cursor, DigestAnswer, DigestQuery, Pull } from './log.js';
 import { DeleteFolderOp, DeleteOp, PushAnswer, PutOp, RenameFolderOp, RenameOp } from './operations.js';
 import { Refused2Ack } from './refusals.js';
 import { requestShape, type RequestShape } from './requests.js';
@@ -95,12 +95,6 @@ const OF_2: Readonly<Record<keyof typeof CLIENT_EVENTS_2, Told>> = {
     summary: 'Carries out operations in their order, each alone: a refusal is a result.',
     payload: pushShape,
     answer: PushAnswer,
-  },
-  snapshot: {
-    needs: 'read',
-    summary: 'A page of the live files.',
-    payload: requestShape(SnapshotQuery),
-    answer: Snapshot,
   },
   digest: {
     needs: 'read',

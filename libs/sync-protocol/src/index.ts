@@ -35,24 +35,14 @@ export {
   PUSH_LIMIT,
   PUSH_LIMIT_BYTES,
 } from './limits.js';
-export {
-  ChangesQuery,
-  Cursor,
-  DigestQuery,
-  PageQuery,
-  pageSize,
-  Pull,
-  RestoreBody,
-  SnapshotParameters,
-  SnapshotQuery,
-} from './log.js';
+export { ChangesQuery, Cursor, DigestQuery, PageQuery, pageSize, Pull, RestoreBody, SnapshotQuery } from './log.js';
 export type {
   Change,
   Changes,
   DigestAnswer,
   DigestCount,
   FileState,
-  Snapshot,
+  SnapshotLine,
   Trash,
   TrashedFile,
   Version,
@@ -67,7 +57,7 @@ export { asyncApi } from './asyncapi.js';
 export { parsePayload } from './payload.js';
 export type { CurrentState, Sync2ErrorBody, SyncErrorBody } from './refusals.js';
 export { ROUTES } from './routes.js';
-export type { Route } from './routes.js';
+export type { Lines, Route } from './routes.js';
 export type { JsonSchema } from './shape.js';
 export {
   AuditQuery,

@@ -1,4 +1,4 @@
-import { IsBoolean, IsIn, IsInt, IsOptional, IsUUID, Max, MaxLength, Min } from 'class-validator';
+import { IsIn, IsInt, IsOptional, IsUUID, Max, MaxLength, Min } from 'class-validator';
 import { DIGEST } from './digest.js';
 import { type ContentHash, HASH } from './hashes.js';
 import { PAGE_DEFAULT, PAGE_LIMIT } from './limits.js';
@@ -7,10 +7,13 @@ import { IsIntText, IsStorableText, IsSyncPath } from './payload.js';
 import {
   about,
   base64,
+  either,
+  fixed,
   flag,
   instant,
   listOf,
   mapOf,
+  named,
   nullable,
   object,
   type Of,
@@ -74,17 +77,6 @@ export class Pull {
   @IsOptional() @IsInt() @Min(1) @Max(PAGE_LIMIT) limit?: number;
 }
 
-/** `snapshot`: a page of the live files, in order of their code points. */
-export class SnapshotQuery {
-  /** Only files below this folder. */
-  @IsOptional() @IsSyncPath() prefix?: SyncPath;
-  /** `next` of the page before. */
-  @IsOptional() @IsStorableText() @MaxLength(2_000) after?: string;
-  @IsOptional() @IsInt() @Min(1) @Max(PAGE_LIMIT) limit?: number;
-  /** Whether the bytes of small files come with it. */
-  @IsOptional() @IsBoolean() inline?: boolean;
-}
-
 /** A live file. */
 export const FileState = object('FileState', {
   fileId: uuid(),
@@ -98,19 +90,18 @@ export const FileState = object('FileState', {
 /** A live file. */
 export type FileState = Of<typeof FileState>;
 
+/** The first line of a snapshot: where the store stood when its reading began. */
+export const SnapshotHead = object('SnapshotHead', { epoch: uuid(), head: whole() });
+/** The last line of a snapshot. Without it the stream was cut: ask for the rest with the last path as `after`. */
+export const SnapshotEnd = object('SnapshotEnd', { end: fixed(true) });
 /**
- * A page of a snapshot. Pages are read one after the other while the store moves on. Whoever takes `epoch` and `head` of
- * the **first** page as the cursor and then pulls from it ends with what the store has: what changed between two pages is
- * in the log after that head.
+ * One line of a snapshot: its head, then the live files in the order of their paths' code points, then its end. The store moves
+ * on while it is read: whoever takes `epoch` and `head` as the cursor (of the first stream, where it was cut) and pulls from there
+ * ends with what the store has.
  */
-export const Snapshot = object('Snapshot', {
-  epoch: uuid(),
-  head: whole(),
-  files: listOf(FileState),
-  next: nullable(text('Send it as `after` for the next page; null: this was the last.')),
-});
-/** A page of a snapshot. */
-export type Snapshot = Of<typeof Snapshot>;
+export const SnapshotLine = named('SnapshotLine', either(SnapshotHead, FileState, SnapshotEnd));
+/** One line of a snapshot. */
+export type SnapshotLine = Of<typeof SnapshotLine>;
 
 /** `digest`: what the store, or a folder of it, comes to. */
 export class DigestQuery {
@@ -191,10 +182,12 @@ export class ChangesQuery {
 }
 
 /** The query of `GET snapshot`. */
-export class SnapshotParameters {
+export class SnapshotQuery {
+  /** Only files below this folder. */
   @IsOptional() @IsSyncPath() prefix?: SyncPath;
+  /** Only files whose path comes after this one: to go on where a stream was cut. */
   @IsOptional() @IsStorableText() @MaxLength(2_000) after?: string;
-  @IsOptional() @IsIntText() limit?: string;
+  /** Whether the bytes of small files come with it, while there is room. */
   @IsOptional() @IsIn(['true', 'false']) inline?: 'true' | 'false';
 }
 

@@ -1,17 +1,22 @@
 import { HASH } from './hashes.js';
 import { Refusal2Body, RefusalBody } from './refusals.js';
 import { KEY_HEADER } from './rest.js';
-import { BYTES, type Route, ROUTES, TEXT } from './routes.js';
+import { BYTES, type Lines, type Route, ROUTES, TEXT } from './routes.js';
 import { type JsonSchema, partsOf, type Shape } from './shape.js';
 
 const JSON_TYPE = 'application/json';
+/** Newline-delimited JSON; the schema is that of one line. */
+const LINES_TYPE = 'application/x-ndjson';
 const BYTES_TYPE = 'application/octet-stream';
 
 /** The REST routes of both protocols as OpenAPI 3.1. */
 export function openApi(): JsonSchema {
   const shapes = ROUTES.flatMap(({ query, body, answers }) => [
     ...Object.values(query?.fields ?? {}),
-    ...[body, ...Object.values(answers)].filter((each) => typeof each === 'object' && each !== null),
+    ...[body, ...Object.values(answers)].flatMap((each) => {
+      if (typeof each !== 'object' || each === null) return [];
+      return 'lines' in each ? each.lines : each;
+    }),
   ]);
   const paths: Record<string, Record<string, JsonSchema>> = {};
   for (const route of ROUTES) (paths[route.path] ??= {})[route.method.toLowerCase()] = operationOf(route);
@@ -78,10 +83,11 @@ const WHAT: Readonly<Record<string, string>> = {
   503: 'The gateway does not work.',
 };
 
-function contentOf(answer: Shape<unknown> | typeof BYTES | typeof TEXT | null): JsonSchema {
+function contentOf(answer: Shape<unknown> | Lines | typeof BYTES | typeof TEXT | null): JsonSchema {
   if (answer === null) return {};
   if (answer === BYTES) return { content: { [BYTES_TYPE]: {} } };
   if (answer === TEXT) return { content: { 'text/plain': { schema: { type: 'string' } } } };
+  if ('lines' in answer) return { content: { [LINES_TYPE]: { schema: answer.lines.schema } } };
   return { content: { [JSON_TYPE]: { schema: answer.schema } } };
 }
 

@@ -6,8 +6,8 @@ import {
   DigestQuery,
   PageQuery,
   RestoreBody,
-  Snapshot,
-  SnapshotParameters,
+  SnapshotLine,
+  SnapshotQuery,
   Trash,
   Versions,
 } from './log.js';
@@ -52,6 +52,11 @@ export const BYTES = 'bytes';
 /** What a body is that is no JSON: lines of text. */
 export const TEXT = 'text';
 
+/** What a body is of which each line is a JSON value of its own. */
+export interface Lines {
+  readonly lines: Shape<unknown>;
+}
+
 /** One route of the gateway: what it takes, what it gives and to whom. */
 export interface Route {
   readonly method: 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
@@ -69,7 +74,7 @@ export interface Route {
   /** Headers that it reads besides the key. */
   readonly headers?: readonly string[];
   /** What it answers by status when it does as it was asked; null: without a body. */
-  readonly answers: Readonly<Record<number, Shape<unknown> | typeof BYTES | typeof TEXT | null>>;
+  readonly answers: Readonly<Record<number, Shape<unknown> | Lines | typeof BYTES | typeof TEXT | null>>;
 }
 
 const v1 = (route: Omit<Route, 'protocol'>): Route => ({ ...route, path: `/${REST_BASE}${route.path}`, protocol: 1 });
@@ -254,9 +259,9 @@ export const ROUTES: readonly Route[] = [
     method: 'GET',
     path: '/snapshot',
     needs: ['read'],
-    summary: 'A page of the live files.',
-    query: queryShape(SnapshotParameters),
-    answers: { 200: Snapshot },
+    summary: 'The live files, one a line, between a line that says where the store stands and one that says it is all.',
+    query: queryShape(SnapshotQuery),
+    answers: { 200: { lines: SnapshotLine } },
   }),
   v2({
     method: 'GET',

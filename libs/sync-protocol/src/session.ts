@@ -49,8 +49,6 @@ export const CLIENT_EVENTS_2 = {
   pull: 'pull',
   /** {ops: PushOp[]} → {results: OpResult[]} */
   push: 'push',
-  /** SnapshotQuery → Snapshot */
-  snapshot: 'snapshot',
   /** DigestQuery → DigestAnswer */
   digest: 'digest',
   /** {hashes} → {missing} */

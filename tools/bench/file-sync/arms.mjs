@@ -45,7 +45,7 @@ export function two(apiKey, id, more = {}) {
 }
 
 /** A client of Socket.IO, connected. */
-export async function connect(url, auth) {
+async function connect(url, auth) {
   const socket = io(url, { transports: ['websocket'], forceNew: true, reconnection: false, auth });
   await new Promise((resolve, reject) => {
     socket.once(auth?.protocol === 2 ? 'ready' : 'connect', resolve);

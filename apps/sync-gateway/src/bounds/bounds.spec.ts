@@ -47,4 +47,13 @@ describe('the bounds', () => {
     bounds.leave('k');
     expect([bounds.enter('k'), bounds.enter('k')]).toEqual([true, false]);
   });
+
+  it('count the snapshots that a key reads at once', () => {
+    const leaves = Array.from({ length: 8 }, () => bounds.enterSnapshot('k'));
+    expect(() => bounds.enterSnapshot('k')).toThrow(expect.objectContaining({ code: 'RATE_LIMITED' }));
+    leaves[0]!();
+    bounds.enterSnapshot('k');
+    expect(() => bounds.enterSnapshot('k')).toThrow(expect.objectContaining({ code: 'RATE_LIMITED' }));
+    expect(() => bounds.enterSnapshot('other')).not.toThrow();
+  });
 });

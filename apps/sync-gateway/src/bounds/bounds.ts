@@ -22,6 +22,10 @@ const LONGEST_WAIT_MS = 10_000;
 const FAILURES_PER_MINUTE = 60;
 /** Open sockets of one key on one node. */
 const SOCKETS_PER_KEY = 500;
+/** Snapshots that one key may read at once on one node; each holds a page or two. */
+const SNAPSHOTS_PER_KEY = 8;
+/** When to ask again whoever reads too many. */
+const SNAPSHOT_WAIT_MS = 1_000;
 /** Buckets kept; the ones unused for longest go first, which at worst fills them up again. */
 const BUCKETS = 20_000;
 
@@ -66,6 +70,7 @@ export class Bounds {
   private readonly bytes = new Map<string, TokenBucket>();
   private readonly failures = new Map<string, TokenBucket>();
   private readonly sockets = new Map<string, number>();
+  private readonly snapshots = new Map<string, number>();
 
   constructor(private readonly config: BoundsConfig) {}
 
@@ -111,17 +116,22 @@ export class Bounds {
 
   /** Counts a socket of the key in; false: it has enough. */
   enter(keyId: string): boolean {
-    const count = this.sockets.get(keyId) ?? 0;
-    if (count >= SOCKETS_PER_KEY) return false;
-    this.sockets.set(keyId, count + 1);
-    return true;
+    return enter(this.sockets, keyId, SOCKETS_PER_KEY);
   }
 
   /** Counts a socket out. */
   leave(keyId: string): void {
-    const count = (this.sockets.get(keyId) ?? 1) - 1;
-    if (count > 0) this.sockets.set(keyId, count);
-    else this.sockets.delete(keyId);
+    leave(this.sockets, keyId);
+  }
+
+  /**
+   * Counts a snapshot that the key reads in.
+   * @returns counts it out
+   * @throws CodedError RATE_LIMITED
+   */
+  enterSnapshot(keyId: string): () => void {
+    if (!enter(this.snapshots, keyId, SNAPSHOTS_PER_KEY)) throw limited(SNAPSHOT_WAIT_MS);
+    return () => leave(this.snapshots, keyId);
   }
 
   private waitFor(keyId: string, ops: number, bytes: number): number {
@@ -139,6 +149,19 @@ function bucketOf(buckets: Map<string, TokenBucket>, name: string, perSecond: nu
   const [oldest] = buckets.keys();
   if (buckets.size > BUCKETS && oldest !== undefined) buckets.delete(oldest);
   return bucket;
+}
+
+function enter(counts: Map<string, number>, name: string, most: number): boolean {
+  const count = counts.get(name) ?? 0;
+  if (count >= most) return false;
+  counts.set(name, count + 1);
+  return true;
+}
+
+function leave(counts: Map<string, number>, name: string): void {
+  const count = (counts.get(name) ?? 1) - 1;
+  if (count > 0) counts.set(name, count);
+  else counts.delete(name);
 }
 
 function limited(wait: number) {

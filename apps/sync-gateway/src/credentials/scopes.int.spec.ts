@@ -4,7 +4,7 @@ import os from 'node:os';
 import path from 'node:path';
 import { type SyncReport } from '@atomo-cc/sdk-sync';
 import { Vault } from '@atomo-cc/sdk-sync/node';
-import { type Changes, type DigestAnswer, EMPTY_HASH, type OpResult, type Snapshot } from '@atomo-cc/sync-protocol';
+import { type Changes, type DigestAnswer, EMPTY_HASH, type OpResult } from '@atomo-cc/sync-protocol';
 import { aDatabase, type TestDatabase } from '@atomo-cc/testing';
 import { gatewayMigrations } from '../migrations.js';
 import { Device2, hashOf, putOf, TestGateway } from '../testing/index.js';
@@ -38,7 +38,6 @@ describe('what a key may do', () => {
   /** Every event and route with what it needs. */
   const reads: [string, unknown][] = [
     ['pull', { epoch: randomUUID(), from: 0 }],
-    ['snapshot', {}],
     ['digest', {}],
     ['download', { hash: EMPTY_HASH }],
     ['ack', { epoch: randomUUID(), through: 0 }],
@@ -130,7 +129,8 @@ describe('what a key may do', () => {
 describe('a key of single folders', () => {
   it('sees and changes those alone, in every protocol, and what crosses their border comes or goes', async () => {
     const store = await gateway.aStore();
-    const full = await Device2.connect(gateway, (await store.aKey()).key);
+    const { key: fullKey } = await store.aKey();
+    const full = await Device2.connect(gateway, fullKey);
     const { key } = await store.aKeyOf({ prefixes: ['Team/notes', 'shared'] });
     const scoped = await Device2.connect(gateway, key);
     const old = await gateway.connect(key);
@@ -165,7 +165,7 @@ describe('a key of single folders', () => {
       through: 7,
       changes: heard.map(({ seq, path }) => ({ seq, path })),
     });
-    expect((await scoped.ask<Snapshot>('snapshot')).files.map(({ path }) => path)).toEqual(['shared/last.md']);
+    expect((await gateway.snapshot(key)).files.map(({ path }) => path)).toEqual(['shared/last.md']);
     expect(await scoped.ask<DigestAnswer>('digest')).toMatchObject({ count: 1 });
     expect((await rest('GET', '/session', key)).body).toMatchObject({ count: 1, head: 7 });
     expect((await gateway.list(key)).files.map(({ path }) => path)).toEqual(['shared/last.md']);
@@ -195,10 +195,7 @@ describe('a key of single folders', () => {
     });
     // DELETE /files/all deletes what it sees.
     expect((await gateway.call('DELETE', '/api/v1/files/all', key)).body).toMatchObject({ deleted: 2 });
-    expect((await full.ask<Snapshot>('snapshot')).files.map(({ path }) => path)).toEqual([
-      'team/a.md',
-      'team/notesbook.md',
-    ]);
+    expect((await gateway.snapshot(fullKey)).files.map(({ path }) => path)).toEqual(['team/a.md', 'team/notesbook.md']);
     await expect(scoped.ask('presence:list')).rejects.toMatchObject({ code: 'FORBIDDEN' });
   });
 });
@@ -297,7 +294,7 @@ describe('a folder that is given another key', () => {
           .filter((name) => !name.startsWith('.'))
           .toSorted(),
       ).toEqual(['new.md', 'own.md', 'team']);
-      const { files } = await elsewhere.ask<Snapshot>('snapshot');
+      const { files } = await gateway.snapshot(whole.key);
       expect(files.map((file) => file.path).toSorted()).toEqual(['new.md', 'own.md', 'team/a.md']);
     } finally {
       fs.rmSync(root, { recursive: true });

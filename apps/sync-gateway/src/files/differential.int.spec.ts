@@ -6,7 +6,6 @@ import {
   type DigestAnswer,
   type FileView,
   type OpResult,
-  type Snapshot,
   type Trash,
   type Versions,
 } from '@atomo-cc/sync-protocol';
@@ -168,8 +167,8 @@ function overPush(name: string, key: string, push: (op: Record<string, unknown>)
           return code === 'there' ? 'CONFLICT' : code;
         }
         case 'delete all': {
-          const { body } = await gateway.call<Snapshot>('GET', '/api/v2/snapshot', key);
-          for (const { path } of body.files) await push({ opId: randomUUID(), op: 'delete', path });
+          const { files } = await gateway.snapshot(key);
+          for (const { path } of files) await push({ opId: randomUUID(), op: 'delete', path });
           return 'done';
         }
       }
@@ -194,7 +193,7 @@ async function seen(key: string, ids: Map<string, number>): Promise<Record<strin
     log.push(...page.changes);
     ({ through: from, more } = page);
   }
-  const snapshot = await get<Snapshot>('/snapshot?limit=1000&inline=true');
+  const snapshot = await gateway.snapshot(key, 'inline=true');
   const digest = await get<DigestAnswer>('/digest');
   const trash = await get<Trash>('/trash?limit=1000');
   const histories = [];

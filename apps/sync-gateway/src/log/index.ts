@@ -14,4 +14,4 @@ export {
   trash,
   versions,
 } from './log.js';
-export type { Logged, Scope, Standing } from './log.js';
+export type { Logged, Scope, SnapshotPage, Standing } from './log.js';

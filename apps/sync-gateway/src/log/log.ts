@@ -13,9 +13,9 @@ import {
   type FileState,
   HINT_LIMIT_BYTES,
   INLINE_LIMIT_BYTES,
+  PAGE_LIMIT,
   PAGE_LIMIT_BYTES,
   pathKey,
-  type Snapshot,
   syncError,
   type SyncPath,
   type TrashedFile,
@@ -224,12 +224,24 @@ function folders({ prefixes }: Scope): string[] | null {
 const SEEN = (parameter: string, key = 'path_key') =>
   `(${parameter}::text[] is null or exists (select 1 from unnest(${parameter}::text[]) as p (folder) where starts_with(${key}, folder)))`;
 
-/** A page of the live files that the key sees, in the order of their code points. */
+/** Some of the live files, and where the store stood before they were read. */
+export interface SnapshotPage {
+  readonly epoch: string;
+  readonly head: number;
+  readonly files: readonly FileState[];
+  /** Whether there are files after these. */
+  readonly more: boolean;
+}
+
+/**
+ * A page of the live files that the key sees, in the order of their code points. Bytes of small files come with it until
+ * PAGE_LIMIT_BYTES are used up; those beyond it are not even read.
+ */
 export async function snapshot(
   tx: Tx,
   scope: Scope,
-  wanted: { prefix?: SyncPath | undefined; after?: string | undefined; limit: number; inline: boolean },
-): Promise<Snapshot> {
+  wanted: { prefix?: SyncPath | undefined; after?: string | undefined; inline: boolean },
+): Promise<SnapshotPage> {
   // The page is read after the head: what changes in between is in the log behind that head.
   const { epoch, head } = await readStanding(tx, scope.storeId);
   const rows = await tx.prepared<{
@@ -243,29 +255,30 @@ export async function snapshot(
   }>(
     `select f.id, f.path, f.content_hash, f.byte_size, f.seq, f.updated_at, b.bytes
      from (
-       select * from store_files
-       where store_id = $1 and expires_at is null and content_hash is not null
-         and ($2::text is null or path collate "C" > $2)
-         and ($3::text is null or starts_with(path_key, $3)) and ${SEEN('$4')}
-       order by path collate "C" limit $5
+       select *, sum(case when byte_size <= ${INLINE_LIMIT_BYTES} then byte_size else 0 end)
+                   over (order by path collate "C" rows unbounded preceding) as carried_so_far
+       from (
+         select * from store_files
+         where store_id = $1 and expires_at is null and content_hash is not null
+           and ($2::text is null or path collate "C" > $2)
+           and ($3::text is null or starts_with(path_key, $3)) and ${SEEN('$4')}
+         order by path collate "C" limit ${PAGE_LIMIT + 1}
+       ) page
      ) f
      left join store_blobs b
-       on $6 and b.store_id = $1 and b.hash = f.content_hash and b.size <= ${INLINE_LIMIT_BYTES}
+       on $5 and f.carried_so_far <= ${PAGE_LIMIT_BYTES} and f.byte_size <= ${INLINE_LIMIT_BYTES}
+         and b.store_id = $1 and b.hash = f.content_hash
      order by f.path collate "C"`,
     [
       scope.storeId,
       wanted.after ?? null,
       wanted.prefix === undefined ? null : `${pathKey(wanted.prefix)}/`,
       folders(scope),
-      wanted.limit + 1,
       wanted.inline,
     ],
   );
-  let room = PAGE_LIMIT_BYTES;
-  const files = rows.slice(0, wanted.limit).map((row): FileState => {
-    const inline = inlineOf(row, wanted.inline);
-    const isIn = inline !== null && inline.length <= room;
-    if (isIn) room -= inline.length;
+  const files = rows.slice(0, PAGE_LIMIT).map((row): FileState => {
+    const bytes = wanted.inline && row.content_hash === EMPTY_HASH ? Buffer.alloc(0) : row.bytes;
     return {
       fileId: row.id,
       path: row.path,
@@ -273,15 +286,10 @@ export async function snapshot(
       size: Number(row.byte_size),
       seq: Number(row.seq),
       at: row.updated_at.toISOString(),
-      ...(isIn && { inline: inline.toString('base64') }),
+      ...(bytes && { inline: bytes.toString('base64') }),
     };
   });
-  return { epoch, head, files, next: rows.length > wanted.limit ? files.at(-1)!.path : null };
-}
-
-function inlineOf(row: { content_hash: ContentHash; bytes: Buffer | null }, isWanted: boolean): Buffer | null {
-  if (!isWanted) return null;
-  return row.content_hash === EMPTY_HASH ? Buffer.alloc(0) : row.bytes;
+  return { epoch, head, files, more: rows.length > PAGE_LIMIT };
 }
 
 /** What the files that the key sees come to, below the prefix. */

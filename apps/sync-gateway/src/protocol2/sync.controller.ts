@@ -20,8 +20,7 @@ import {
   type Ready,
   REST_BASE_2,
   RestoreBody,
-  type Snapshot,
-  SnapshotParameters,
+  SnapshotQuery,
   syncError,
   type Trash,
   type Versions,
@@ -31,10 +30,14 @@ import { Feeds } from '../feeds/index.js';
 import { expectedByHeaders, isMet, type Preconditions, tagOf } from '../files/index.js';
 import { trash, versions } from '../log/index.js';
 import { byteRange } from './byte-range.js';
+import { streamOf } from './page-stream.js';
 import { type Caller, Sync } from './sync.js';
 
 /** A device's id, as the protocol bounds it. */
 const DEVICE = /^[\x21-\x7e]{1,64}$/;
+
+/** A reader of a stream who has taken nothing for so long is cut; the rest may be asked for anew. */
+const STALLED_MS = 30_000;
 
 /** Protocol 2 without a socket: for scripts, CI, and devices that only poll. Sees and decides what sockets do. */
 @Controller(REST_BASE_2)
@@ -71,16 +74,16 @@ export class SyncController {
     return this.sync.pull(key, cursor, size);
   }
 
+  /** The live files as lines of JSON, at the pace of who reads them. */
   @Get('snapshot')
   @Needs('read')
-  async snapshot(@Bearer() key: StoreKey, @Query() query: unknown): Promise<Snapshot> {
-    const { prefix, after, limit, inline } = parsePayload(SnapshotParameters, query);
-    return this.sync.snapshot(key, {
-      ...(prefix != null && { prefix }),
-      ...(after != null && { after }),
-      limit: pageSize(limit),
-      inline: inline === 'true',
-    });
+  async snapshot(@Bearer() key: StoreKey, @Query() query: unknown, @Res() reply: FastifyReply): Promise<void> {
+    const pages = this.sync.snapshot(key, parsePayload(SnapshotQuery, query));
+    // What is refused is refused before anything is sent.
+    const first = await pages.next();
+    reply.raw.setTimeout(STALLED_MS, () => reply.raw.destroy());
+    void reply.header('content-type', 'application/x-ndjson');
+    await reply.send(streamOf(first, pages));
   }
 
   @Get('digest')

@@ -15,8 +15,6 @@ import {
   type Permission,
   type Presence,
   Pull,
-  type Snapshot,
-  SnapshotQuery,
   syncError,
   Upload,
 } from '@atomo-cc/sync-protocol';
@@ -57,12 +55,6 @@ export class SyncGateway {
     const key = await this.keyOf(socket, 'read');
     const { epoch, from, limit } = parsePayload(Pull, payload);
     return { success: true, ...(await this.sync.pull(key, { epoch, from }, limit ?? undefined)) };
-  }
-
-  @SubscribeMessage(CLIENT_EVENTS_2.snapshot)
-  async snapshot(@ConnectedSocket() socket: ClientSocket, @MessageBody() payload: unknown): Promise<Ack2<Snapshot>> {
-    const key = await this.keyOf(socket, 'read');
-    return { success: true, ...(await this.sync.snapshot(key, parsePayload(SnapshotQuery, payload))) };
   }
 
   @SubscribeMessage(CLIENT_EVENTS_2.digest)

@@ -1,14 +1,17 @@
 import { randomBytes, randomUUID } from 'node:crypto';
+import { once } from 'node:events';
+import { get, type IncomingMessage } from 'node:http';
 import {
   type Changes,
   type DigestAnswer,
   digestOf,
   digestTerm,
   EMPTY_DIGEST,
+  EMPTY_HASH,
   type OpResult,
   PART_LIMIT_BYTES,
   type Ready,
-  type Snapshot,
+  type SnapshotLine,
   type SyncPath,
   type TrashedFile,
   type Version,
@@ -41,6 +44,34 @@ async function aPair() {
     Device2.connect(gateway, key, { device: 'phone' }),
   ]);
   return { store, key, keyId, laptop, phone };
+}
+
+/** A client that has begun to read a snapshot and takes no more until it is told to. */
+class PausedSnapshot {
+  private constructor(private readonly response: IncomingMessage) {}
+
+  static async open(url: string, key: string): Promise<PausedSnapshot> {
+    const [response] = (await once(get(`${url}/api/v2/snapshot`, { headers: { 'x-api-key': key } }), 'response')) as [
+      IncomingMessage,
+    ];
+    return new PausedSnapshot(response);
+  }
+
+  /** The whole lines that come until the stream ends or is cut. */
+  async rest(): Promise<SnapshotLine[]> {
+    let text = '';
+    this.response.setEncoding('utf8').on('data', (piece: string) => (text += piece));
+    this.response.on('error', () => undefined);
+    await new Promise((resolve) => this.response.once('close', resolve));
+    return text
+      .split('\n')
+      .slice(0, -1)
+      .map((line) => JSON.parse(line) as SnapshotLine);
+  }
+
+  close(): void {
+    this.response.destroy();
+  }
 }
 
 const rest = <Body>(method: string, path: string, key: string, body?: unknown) =>
@@ -304,7 +335,7 @@ describe('an operation', () => {
   });
 
   it('moves the case of a name, and whole folders, with the identity of every file', async () => {
-    const { laptop, phone } = await aPair();
+    const { key, laptop, phone } = await aPair();
     await laptop.push(...['f/a.md', 'f/sub/b.md', 'f2/c.md'].map((path) => putOf(path, path)));
     expect(await laptop.op({ op: 'rename', path: 'f2/c.md', newPath: 'f2/C.md' })).toMatchObject({
       success: true,
@@ -339,27 +370,26 @@ describe('an operation', () => {
       ['delete', undefined, 'g/sub/b.md'],
     ]);
     expect(heard[4]!.fileId).toBe(heard[0]!.fileId);
-    expect((await laptop.ask<Snapshot>('snapshot')).files.map(({ path }) => path)).toEqual(['f2/C.md', 'h/sub/B.md']);
+    expect((await gateway.snapshot(key)).files.map(({ path }) => path)).toEqual(['f2/C.md', 'h/sub/B.md']);
   });
 });
 
 describe('what the store holds', () => {
-  it('is read by pages, and the cursor of the first page with the log gives what the store has now', async () => {
+  it('is read as lines, on from where a stream was cut, and the first head with the log gives what the store has now', async () => {
     const { key, laptop } = await aPair();
     const names = Array.from({ length: 50 }, (_, place) => `n${String(place).padStart(2, '0')}.md`);
     await laptop.push(...names.map((path) => putOf(path, path)));
-    const first = await laptop.ask<Snapshot>('snapshot', { limit: 20, inline: true });
+    const first = await gateway.snapshot(key, 'inline=true');
+    const read = first.files.slice(0, 20);
     // Meanwhile one moves from the part that is unread to the part that was read, and one goes.
     await laptop.push(
       { op: 'rename', path: 'n45.md', newPath: 'a.md' },
       { op: 'delete', path: 'n30.md' },
       putOf('n01.md', 'new'),
     );
-    const files = new Map(first.files.map((file) => [file.path, file.hash]));
-    for (let page = first; page.next !== null;) {
-      page = (await rest<Snapshot>('GET', `/snapshot?limit=20&inline=true&after=${page.next}`, key)).body;
-      for (const file of page.files) files.set(file.path, file.hash);
-    }
+    const rest = await gateway.snapshot(key, `after=${read.at(-1)!.path}`);
+    expect([rest.files[0]!.path, rest.files.length, rest.head]).toEqual(['n20.md', 28, 53]);
+    const files = new Map([...read, ...rest.files].map((file) => [file.path, file.hash]));
     const { changes, more } = await laptop.ask<Changes>('pull', { epoch: first.epoch, from: first.head });
     for (const { op, path, oldPath, hash } of changes) {
       if (oldPath) files.delete(oldPath);
@@ -379,6 +409,50 @@ describe('what the store holds', () => {
       at: ISO,
       inline: Buffer.from('n00.md').toString('base64'),
     });
+  });
+
+  it('comes with small contents while there is room, and to the folder that is asked for', async () => {
+    const { key, laptop } = await aPair();
+    const large = 'x'.repeat(256 * 1024);
+    for (let place = 0; place < 10; place += 1) await laptop.op(putOf(`f/${place}.md`, large.slice(place)));
+    await laptop.push(putOf('empty.md', ''), putOf('g.md', 'x'));
+    const inlined = (files: readonly { path: string; inline?: string }[]) =>
+      files.flatMap(({ path, inline }) => (inline === undefined ? [] : path));
+    const { files } = await gateway.snapshot(key, 'inline=true');
+    expect(inlined(files)).toEqual(['empty.md', ...Array.from({ length: 8 }, (_, place) => `f/${place}.md`)]);
+    expect(files).toHaveLength(12);
+    expect(inlined((await gateway.snapshot(key)).files)).toEqual([]);
+    expect((await gateway.snapshot(key, 'prefix=F')).files).toHaveLength(10);
+    expect((await gateway.snapshot(key, 'prefix=none')).files).toEqual([]);
+  });
+
+  it('is read at the pace of its reader, some at a time, and by no key that ended meanwhile', async () => {
+    const store = await gateway.aStore();
+    const [{ key, id }, { key: other }] = [await store.aKey(), await store.aKey()];
+    // Some 19 MB of lines, which no buffer between the two holds.
+    await database.asOwner(
+      `insert into store_files (tenant_id, store_id, id, path, path_key, content_hash, byte_size, is_binary, digest, seq, size)
+       select tenant_id, id, gen_random_uuid(), p, p, $2, 0, false, 0, 0, 0
+       from stores, generate_series(1, 16000) n, lateral (select repeat('p', 200) || '/' || repeat('q', 200) || '/' ||
+         repeat('r', 200) || '/' || repeat('s', 200) || '/' || lpad(n::text, 6, '0')) as made (p)
+       where id = $1`,
+      [store.id, EMPTY_HASH],
+    );
+    const writer = await Device2.connect(gateway, other);
+    const [slow, revoked] = [await PausedSnapshot.open(gateway.url, key), await PausedSnapshot.open(gateway.url, key)];
+    // While another reads all of it, one that read ahead would have come to its end.
+    expect((await gateway.snapshot(other)).files).toHaveLength(16_000);
+    // Written after both began, it is there: its page had not been read.
+    await writer.op(putOf('z.md', 'last'));
+    const lines = await slow.rest();
+    expect([lines.length, lines.at(-2), lines.at(-1)]).toMatchObject([16_003, { path: 'z.md' }, { end: true }]);
+    await gateway.admin('DELETE', `/stores/${store.id}/keys/${id}`);
+    const cut = await revoked.rest();
+    expect(cut.length).toBeLessThan(16_000);
+    expect(cut.at(-1)).not.toHaveProperty('end');
+    // Those who went away hold no place.
+    for (let gone = 0; gone < 9; gone += 1) (await PausedSnapshot.open(gateway.url, other)).close();
+    await eventually('there is room', async () => (await rest('GET', '/snapshot?after=z', other)).status === 200);
   });
 
   it('comes to a digest, whole and by folder, that every kind of change keeps true', async () => {

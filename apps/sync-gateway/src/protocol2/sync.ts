@@ -25,17 +25,17 @@ import {
   type PushOp,
   type Ready,
   type RestoreBody,
-  type Snapshot,
+  type SnapshotLine,
   type SnapshotQuery,
   syncError,
   type SyncPath,
 } from '@atomo-cc/sync-protocol';
 import { Bounds } from '../bounds/index.js';
 import { Contents } from '../contents/index.js';
-import { Denials, requirePath, requirePermission, type StoreKey } from '../credentials/index.js';
+import { Denials, KeyRing, requirePath, requirePermission, type StoreKey } from '../credentials/index.js';
 import { errorBody } from '../faults/index.js';
 import { expectedBase, FileWrites, type Intent } from '../files/index.js';
-import { digest, pull, readSummary, restorable, snapshot } from '../log/index.js';
+import { digest, pull, readSummary, restorable, snapshot, type SnapshotPage } from '../log/index.js';
 
 /** Operations of one push whose bytes are made ready at the same time. */
 const PREPARED_AT_ONCE = 8;
@@ -49,6 +49,7 @@ export class Sync {
     private readonly writes: FileWrites,
     private readonly bounds: Bounds,
     private readonly denials: Denials,
+    private readonly keys: KeyRing,
   ) {}
 
   /** What a client is told first. Keys that may not read learn nothing of what the store holds. */
@@ -127,16 +128,32 @@ export class Sync {
     return this.database.transaction(key.tenantId, (tx) => pull(tx, key, cursor, limit));
   }
 
-  /** @throws CodedError FORBIDDEN */
-  async snapshot(key: StoreKey, { prefix, after, limit, inline }: SnapshotQuery): Promise<Snapshot> {
+  /**
+   * The lines of a snapshot, page by page: the next page is read when it is asked for, and none for a key that ended meanwhile.
+   * @throws CodedError FORBIDDEN, RATE_LIMITED, NOT_FOUND, before the first page; later on anything else, after which the rest
+   *   may be asked for anew
+   */
+  async *snapshot(key: StoreKey, { prefix, after, inline }: SnapshotQuery): AsyncGenerator<string, undefined> {
     this.admitReader(key);
-    const wanted = {
-      prefix: prefix ?? undefined,
-      after: after ?? undefined,
-      limit: limit ?? PAGE_DEFAULT,
-      inline: inline === true,
-    };
-    return this.database.transaction(key.tenantId, (tx) => snapshot(tx, key, wanted));
+    const leave = this.bounds.enterSnapshot(key.id);
+    try {
+      let first: SnapshotPage | null = null;
+      for (let last = after ?? undefined; ;) {
+        const wanted = { prefix: prefix ?? undefined, after: last, inline: inline === 'true' };
+        const page = await this.database.transaction(key.tenantId, (tx) => snapshot(tx, key, wanted));
+        const lines: SnapshotLine[] = [...page.files];
+        if (!first) lines.unshift({ epoch: page.epoch, head: page.head });
+        else if (page.epoch !== first.epoch) throw syncError('RESYNC_REQUIRED', 'The store was set back meanwhile.');
+        if (!page.more) lines.push({ end: true });
+        yield lines.map((line) => `${JSON.stringify(line)}\n`).join('');
+        if (!page.more) return;
+        first ??= page;
+        last = page.files.at(-1)!.path;
+        if (!(await this.keys.current(key.hash))) throw syncError('KEY_REVOKED', 'The API key was revoked.');
+      }
+    } finally {
+      leave();
+    }
   }
 
   /** @throws CodedError FORBIDDEN */

@@ -42,7 +42,10 @@ export class Described {
     }
     const told = route.answers[status];
     if (told === undefined) throw new Error(`${what} answered ${status}, of which no document tells`);
-    if (typeof told === 'object' && told !== null) this.check(this.strict, `${what} ${status}`, told.schema, answer);
+    if (typeof told !== 'object' || told === null) return;
+    const isLines = 'lines' in told;
+    for (const each of isLines ? (answer as unknown[]) : [answer])
+      this.check(this.strict, `${what} ${status}`, (isLines ? told.lines : told).schema, each);
   }
 
   /** @throws Error which says what is not as it is told */

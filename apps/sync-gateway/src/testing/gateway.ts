@@ -12,11 +12,13 @@ import {
   type ContentHash,
   contentHashOf,
   type FileList,
+  type FileState,
   type FileWithContent,
   type KeyView,
   type OpResult,
   type Permission,
   type Ready,
+  type SnapshotLine,
   type StoreView,
 } from '@atomo-cc/sync-protocol';
 import { redisTestUrl } from '@atomo-cc/testing';
@@ -112,7 +114,8 @@ export class TestGateway {
     });
     const text = await response.text();
     const { status, headers } = response;
-    const answer = (text && JSON.parse(text)) as Body;
+    const isLines = headers.get('content-type') === 'application/x-ndjson';
+    const answer = (isLines ? linesOf(text) : text && JSON.parse(text)) as Body;
     this.described.call({ method, path, body, status, answer });
     return Object.defineProperty({ status, body: answer }, 'headers', { value: headers }) as Answer<Body>;
   }
@@ -156,6 +159,14 @@ export class TestGateway {
     return (await this.call<FileList>('GET', `/api/v1/files?limit=1000&${query}`, key)).body;
   }
 
+  /** The live files that the key sees, as one snapshot tells of them. @throws when it is not whole */
+  async snapshot(key: string, query = ''): Promise<{ epoch: string; head: number; files: FileState[] }> {
+    const { body } = await this.call<SnapshotLine[]>('GET', `/api/v2/snapshot?${query}`, key);
+    const [head, end] = [body[0], body.at(-1)];
+    if (!head || !('head' in head) || !end || !('end' in end)) throw new Error('the snapshot is not whole');
+    return { ...head, files: body.flatMap((line) => ('fileId' in line ? line : [])) };
+  }
+
   /** A connected client. @throws the connect_error of the handshake */
   async connect(key: string, via: 'query' | 'auth' = 'query'): Promise<Client> {
     const client = new Client(
@@ -181,6 +192,12 @@ export class TestGateway {
     await client.connected();
     return client;
   }
+}
+
+function linesOf(text: string): unknown[] {
+  const lines = text.split('\n');
+  if (lines.pop() !== '') throw new Error('the last line has no end');
+  return lines.map((line) => JSON.parse(line) as unknown);
 }
 
 /** The events that a class subscribes to, as Nest keeps them. */

@@ -71,9 +71,7 @@ it('forgets what is old and named by nothing, and keeps what was overwritten or 
   expect(files.map(({ path }) => path)).toEqual(['gone.md']);
   const restored = await gateway.call('POST', `/api/v2/files/${files[0]!.fileId}/restore`, key, { opId: randomUUID() });
   expect(restored.body).toMatchObject({ success: true, hash: hashOf('deleted late') });
-  const [changed] = (await device.ask<{ files: { fileId: string; path: string }[] }>('snapshot')).files.filter(
-    ({ path }) => path === 'changed.md',
-  );
+  const [changed] = (await gateway.snapshot(key)).files.filter(({ path }) => path === 'changed.md');
   const back = await gateway.call('POST', `/api/v2/files/${changed!.fileId}/restore`, key, {
     opId: randomUUID(),
     hash: hashOf('second'),

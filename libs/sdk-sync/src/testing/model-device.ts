@@ -137,7 +137,11 @@ export class ModelDevice {
     return {
       limits: () => ({ inlineBytes: 200, maxFileBytes: 10_000, opsPerPush: 3, pushBytes: 1_000 }),
       pull: (cursor) => call(() => store.pull(cursor, PAGE)),
-      snapshot: () => call(() => store.snapshot()),
+      snapshot: async (take) => {
+        const { files, ...cursor } = await call(() => store.snapshot());
+        for (const file of files) take(file);
+        return cursor;
+      },
       fetch: (hashes) =>
         call(
           () =>

@@ -11,7 +11,6 @@ import type {
   PushResult,
   RemoteFile,
   Resync,
-  Snapshot,
   StoreDigest,
 } from '../ports.js';
 
@@ -68,7 +67,7 @@ export class ModelStore {
     return { epoch, from: seq, through: more ? changes.at(-1)!.seq : this.seq, more, changes };
   }
 
-  snapshot(): Snapshot {
+  snapshot(): Cursor & { readonly files: readonly RemoteFile[] } {
     return { epoch: this.epoch, seq: this.seq, files: [...this.files.values()] };
   }
 
