@@ -1,6 +1,12 @@
 import { isCodedError, uuidv7, type Clock } from '@atomo-cc/kernel';
-import { digestOf, digestTerm, type ContentHash, type PathKey, type SyncPath } from '@atomo-cc/sync-protocol';
-import { conflictPath } from './conflict-names.js';
+import {
+  conflictPath,
+  digestOf,
+  digestTerm,
+  type ContentHash,
+  type PathKey,
+  type SyncPath,
+} from '@atomo-cc/sync-protocol';
 import { bytesOf, hashOf, TEXT_LIMIT_BYTES, textOf } from './content.js';
 import { clientError } from './errors.js';
 import { mergeTexts, type ConflictPolicy } from './merge.js';

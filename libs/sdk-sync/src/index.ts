@@ -1,5 +1,4 @@
 export { bytesOf, hashOf, TEXT_LIMIT_BYTES, textOf } from './content.js';
-export { conflictPath } from './conflict-names.js';
 export { SyncEngine } from './engine.js';
 export type { EngineOptions, SyncEvent, SyncReport } from './engine.js';
 export { clientError, SYNC_CLIENT_ERRORS } from './errors.js';

@@ -1,4 +1,5 @@
 export { CONTENT_LIMIT, contentFault, fileKind, FRAME_LIMIT_BYTES } from './content.js';
+export { CONFLICT_COPY, conflictOf, conflictPath } from './conflict-names.js';
 export { digestOf, digestTerm, EMPTY_DIGEST } from './digest.js';
 export type { Digest } from './digest.js';
 export {
@@ -39,6 +40,8 @@ export { ChangesQuery, Cursor, DigestQuery, PageQuery, pageSize, Pull, RestoreBo
 export type {
   Change,
   Changes,
+  Conflict,
+  Conflicts,
   DigestAnswer,
   DigestCount,
   FileState,

@@ -163,6 +163,31 @@ export const Trash = object('Trash', {
 /** A page of the trash. */
 export type Trash = Of<typeof Trash>;
 
+/**
+ * A conflict that nobody has settled yet: a live file that holds what one device wrote while another one's version won. Settled
+ * when it is deleted, or renamed.
+ */
+export const Conflict = object('Conflict', {
+  fileId: uuid(),
+  path: about(PATH, 'The copy.'),
+  of: about(PATH, 'The file of which it is a copy, as the name of the copy tells.'),
+  device: text('Whose version it is, as that device calls itself.'),
+  hash: HASH,
+  size: whole('Bytes.'),
+  seq: whole(),
+  at: instant('When it was made, or last changed.'),
+});
+/** A conflict that waits to be settled. */
+export type Conflict = Of<typeof Conflict>;
+
+/** A page of the conflicts, newest first. */
+export const Conflicts = object('Conflicts', {
+  conflicts: listOf(Conflict),
+  next: nullable(whole('Send it as `before` for the next page; null: this was the last.')),
+});
+/** A page of the conflicts. */
+export type Conflicts = Of<typeof Conflicts>;
+
 /** The body of `POST files/:fileId/restore`: brings back bytes of the file's history, as a change like any other. */
 export class RestoreBody {
   @IsUUID() opId!: string;
@@ -191,7 +216,7 @@ export class SnapshotQuery {
   @IsOptional() @IsIn(['true', 'false']) inline?: 'true' | 'false';
 }
 
-/** The query of `GET files/:fileId/versions` and `GET trash`: newest first, `before` is `next` of the page before. */
+/** The query of `GET files/:fileId/versions`, `GET trash` and `GET conflicts`: newest first, `before` is `next` of the page before. */
 export class PageQuery {
   @IsOptional() @IsIntText() limit?: string;
   @IsOptional() @IsIntText() before?: string;

@@ -2,6 +2,7 @@ import type { Permission } from './keys.js';
 import {
   Changes,
   ChangesQuery,
+  Conflicts,
   DigestAnswer,
   DigestQuery,
   PageQuery,
@@ -328,6 +329,14 @@ export const ROUTES: readonly Route[] = [
     summary: 'The deleted files whose bytes can be restored, newest first.',
     query: page,
     answers: { 200: Trash },
+  }),
+  v2({
+    method: 'GET',
+    path: '/conflicts',
+    needs: ['read'],
+    summary: 'The conflict copies that wait to be settled, newest first.',
+    query: page,
+    answers: { 200: Conflicts },
   }),
   open('/health', 'Whether the gateway works, as protocol 1 has it.', { 200: HealthView, 503: HealthView }),
   open('/health/live', 'Whether the process answers.', { 200: anObject }),

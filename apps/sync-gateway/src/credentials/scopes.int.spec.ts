@@ -55,6 +55,7 @@ describe('what a key may do', () => {
     ['read', 'GET', '/digest'],
     ['read', 'GET', `/blobs/${EMPTY_HASH}`],
     ['read', 'GET', '/trash'],
+    ['read', 'GET', '/conflicts'],
     ['read', 'GET', `/files/${randomUUID()}/versions`],
     ['write', 'POST', '/ops'],
     ['write', 'POST', '/blobs/missing'],

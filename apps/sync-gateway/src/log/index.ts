@@ -1,5 +1,6 @@
 export {
   asSigned,
+  conflicts,
   digest,
   kindOf,
   pieceFor,

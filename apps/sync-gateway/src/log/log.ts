@@ -2,6 +2,10 @@ import type { Tx } from '@atomo-cc/platform/postgres';
 import {
   type Change,
   type Changes,
+  type Conflict,
+  CONFLICT_COPY,
+  conflictOf,
+  type Conflicts,
   type ContentHash,
   EMPTY_DIGEST,
   EMPTY_HASH,
@@ -408,6 +412,34 @@ export async function trash(tx: Tx, scope: Scope, limit: number, before: number 
     expiresAt: row.expires_at.toISOString(),
   }));
   return { files, next: rows.length < limit ? null : files.at(-1)!.seq };
+}
+
+/** The conflict copies among the live files that the key sees, newest first. */
+export async function conflicts(tx: Tx, scope: Scope, limit: number, before: number | null): Promise<Conflicts> {
+  const rows = await tx.query<{
+    id: string;
+    path: SyncPath;
+    content_hash: ContentHash;
+    byte_size: string;
+    seq: string;
+    updated_at: Date;
+  }>(
+    `select id, path, content_hash, byte_size, seq, updated_at from store_files
+     where store_id = $1 and expires_at is null and content_hash is not null and path ~ $2 and ${SEEN('$3')}
+       and ($4::bigint is null or seq < $4)
+     order by seq desc limit $5`,
+    [scope.storeId, CONFLICT_COPY, folders(scope), before, limit],
+  );
+  const found = rows.map((row): Conflict => ({
+    fileId: row.id,
+    path: row.path,
+    ...conflictOf(row.path)!,
+    hash: row.content_hash,
+    size: Number(row.byte_size),
+    seq: Number(row.seq),
+    at: row.updated_at.toISOString(),
+  }));
+  return { conflicts: found, next: rows.length < limit ? null : found.at(-1)!.seq };
 }
 
 /**

@@ -6,6 +6,7 @@ import { AppDatabase } from '@atomo-cc/platform/postgres';
 import {
   type Changes,
   ChangesQuery,
+  type Conflicts,
   type ContentHash,
   DEVICE_HEADER,
   type DigestAnswer,
@@ -179,6 +180,13 @@ export class SyncController {
   async trash(@Bearer() key: StoreKey, @Query() query: unknown): Promise<Trash> {
     const { limit, before } = page(query);
     return this.database.transaction(key.tenantId, (tx) => trash(tx, key, limit, before));
+  }
+
+  @Get('conflicts')
+  @Needs('read')
+  async conflicts(@Bearer() key: StoreKey, @Query() query: unknown): Promise<Conflicts> {
+    const { limit, before } = page(query);
+    return this.sync.conflicts(key, limit, before);
   }
 }
 

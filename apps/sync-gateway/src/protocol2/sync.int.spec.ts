@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { get, type IncomingMessage } from 'node:http';
 import {
   type Changes,
+  type Conflicts,
   type DigestAnswer,
   digestOf,
   digestTerm,
@@ -453,6 +454,49 @@ describe('what the store holds', () => {
     // Those who went away hold no place.
     for (let gone = 0; gone < 9; gone += 1) (await PausedSnapshot.open(gateway.url, other)).close();
     await eventually('there is room', async () => (await rest('GET', '/snapshot?after=z', other)).status === 200);
+  });
+
+  it('has conflicts as long as the copies of them are there, and each key is told of those that it sees', async () => {
+    const { store, key, laptop } = await aPair();
+    const { key: inF } = await store.aKeyOf({ prefixes: ['f'], permissions: ['read'] });
+    const copies = [
+      'a (conflict of my laptop, 3fa9c1d2).md',
+      'f/b.c (conflict of phone, 00000000)',
+      'f/d (conflict of x, 12345678).md',
+    ];
+    const others = [
+      'a.md',
+      'a (conflict of x).md',
+      'f (conflict of x, 12345678)/e.md',
+      'g (conflict of x, 1234567z).md',
+    ];
+    await laptop.push(...[...others, ...copies].map((path) => putOf(path, path)));
+    const list = async (query = '', by = key) => (await rest<Conflicts>('GET', `/conflicts?${query}`, by)).body;
+    const first = await list('limit=2');
+    expect(first.conflicts.map(({ path }) => path)).toEqual([copies[2], copies[1]]);
+    const last = await list(`limit=2&before=${first.next}`);
+    expect(last).toEqual({
+      conflicts: [
+        {
+          fileId: expect.any(String) as string,
+          path: copies[0],
+          of: 'a.md',
+          device: 'my laptop',
+          hash: hashOf(copies[0]!),
+          size: copies[0]!.length,
+          seq: 5,
+          at: ISO,
+        },
+      ],
+      next: null,
+    });
+    expect((await list('', inF)).conflicts.map(({ of, device }) => [of, device])).toEqual([
+      ['f/d.md', 'x'],
+      ['f/b.c', 'phone'],
+    ]);
+    // Deleted or renamed, it is settled.
+    await laptop.push({ op: 'delete', path: copies[0]! }, { op: 'rename', path: copies[1]!, newPath: 'f/mine.c' });
+    expect((await list()).conflicts.map(({ path }) => path)).toEqual([copies[2]]);
   });
 
   it('comes to a digest, whole and by folder, that every kind of change keeps true', async () => {

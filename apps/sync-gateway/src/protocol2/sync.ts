@@ -4,6 +4,7 @@ import { AppDatabase } from '@atomo-cc/platform/postgres';
 import {
   ACK_WINDOW,
   type Changes,
+  type Conflicts,
   type ContentHash,
   type DigestAnswer,
   Download,
@@ -35,7 +36,7 @@ import { Contents } from '../contents/index.js';
 import { Denials, KeyRing, requirePath, requirePermission, type StoreKey } from '../credentials/index.js';
 import { errorBody } from '../faults/index.js';
 import { expectedBase, FileWrites, type Intent } from '../files/index.js';
-import { digest, pull, readSummary, restorable, snapshot, type SnapshotPage } from '../log/index.js';
+import { conflicts, digest, pull, readSummary, restorable, snapshot, type SnapshotPage } from '../log/index.js';
 
 /** Operations of one push whose bytes are made ready at the same time. */
 const PREPARED_AT_ONCE = 8;
@@ -160,6 +161,12 @@ export class Sync {
   async digest(key: StoreKey, prefix: SyncPath | undefined): Promise<DigestAnswer> {
     this.admitReader(key);
     return this.database.transaction(key.tenantId, (tx) => digest(tx, key, prefix));
+  }
+
+  /** @throws CodedError FORBIDDEN */
+  async conflicts(key: StoreKey, limit: number, before: number | null): Promise<Conflicts> {
+    this.admitReader(key);
+    return this.database.transaction(key.tenantId, (tx) => conflicts(tx, key, limit, before));
   }
 
   /** @throws CodedError FORBIDDEN */
