@@ -104,7 +104,7 @@ test('a faulty input is told by its place, and nothing is written', async () => 
   const labels = `mutation ($label: String!) { createShelves(inputs: [{label: $label}, {label: $label}]) { count } }`;
   expect(await refusal(labels, { label: uuidv7() })).toMatchObject({
     code: 'VALIDATION_ERROR',
-    faults: [{ path: 'label' }],
+    faults: [{ path: 'inputs.1.label' }],
   });
   expect(await refusal(UPDATE, { where: named(prefix), input: { weight: -1 } })).toBeUndefined();
   await data(CREATE, { inputs: crates(prefix, 2) });
@@ -153,6 +153,27 @@ test('more than the limit is refused with what to do, as much as that is done', 
     [DELETE, undefined],
   ])
     expect(await refusal(command as string, { where: named(prefix), input })).toMatchObject(limit);
+});
+
+test('of records that are alike the one is named that comes second, be the first one among them or there before', async () => {
+  const [taken, deleted] = [uuidv7(), uuidv7()];
+  const shelf = (label: string) => data(`mutation { createShelf(input: {label: "${label}"}) { id } }`);
+  await shelf(taken);
+  await data('mutation ($id: ID!) { deleteShelf(id: $id) { id } }', (await shelf(deleted)).createShelf);
+  const create = (...labels: string[]) =>
+    refusal('mutation ($inputs: [CreateShelfInput!]!) { createShelves(inputs: $inputs) { count } }', {
+      inputs: labels.map((label) => ({ label })),
+    });
+  const at = (index: number) => ({
+    code: 'VALIDATION_ERROR',
+    index,
+    message: `inputs.${index}: label: another Shelf has this value already.`,
+    faults: [{ path: `inputs.${index}.label`, message: expect.any(String) }],
+  });
+  const free = uuidv7();
+  expect(await create(free, uuidv7(), free)).toMatchObject(at(2));
+  expect(await create(free, taken, deleted)).toMatchObject(at(1));
+  expect(await create(free, deleted)).toBeUndefined();
 });
 
 test('who may not is told so, for the whole; another tenant’s records are none of it', async () => {

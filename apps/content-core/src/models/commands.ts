@@ -57,7 +57,7 @@ import {
 } from './record-rows.js';
 import { personalFields, PURGED, recordToKeep } from './record-states.js';
 import { decideCreate, decideErased, decideUpdate, evolve, recordEvent, type RecordState } from './record.js';
-import { violationOf } from './violations.js';
+import { placeOfTaken, violationOf } from './violations.js';
 
 /** What someone wants done to one record. */
 export interface RecordCommand {
@@ -392,10 +392,27 @@ async function commitBatch(
       // Only who appends past these commands begins the stream of a new record before its own command does.
       if (isStreamTaken(error)) throw apiError('CONFLICT', 'A new record has the id of one that is there already.');
       const violation = violationOf(schema, error);
+      const refused = violation && (await refusedInput(database, schema, tenant, commands, { error, violation }));
+      if (refused) return { outcomes: [{ refused }], hasAppended: false };
       if (violation) throw violation;
       if (run === MAX_RUNS || fateOf(error) !== null || !mayPass(error)) throw error;
     }
   }
+}
+
+/** A violation by records that were to be made together, with the place of the input that it is about; null where that is not known. */
+async function refusedInput(
+  database: AppDatabase,
+  schema: SchemaDefinition,
+  tenant: TenantId,
+  [command, ...others]: readonly Submitted[],
+  { error, violation }: { readonly error: unknown; readonly violation: CodedError },
+): Promise<CodedError | null> {
+  if (!command?.many || !('creates' in command.many) || others.length > 0) return null;
+  const { model, context, many } = command;
+  const records = many.creates.map(({ values }) => values);
+  const index = await database.transaction(tenant, (tx) => placeOfTaken(tx, model, error, records));
+  return index === null ? null : placed(toldRefusal(readerOf(schema, context.principal), model, violation), { index });
 }
 
 /** SQLSTATE of a transaction that Postgres has ended because it and another one waited for each other. */

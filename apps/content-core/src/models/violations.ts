@@ -1,14 +1,21 @@
 import { apiError, type CodedError } from '@atomo-cc/kernel';
 import {
+  COLUMN_TYPES,
+  columnOf,
+  conditionSql,
   fieldNamed,
+  holds,
   inputName,
   snakeCase,
+  sqlLiteral,
   type InputFault,
   type ModelDefinition,
+  type RecordValues,
   type SchemaDefinition,
   type UniqueDefinition,
 } from '@atomo-cc/schema';
-import { sqlState, violatedConstraint } from '@atomo-cc/platform/postgres';
+import { sqlState, violatedConstraint, type Tx } from '@atomo-cc/platform/postgres';
+import { ARRAY_TYPES, columnArray } from './model-columns.js';
 import { checkName, declaredName, heldChecks, uniqueName } from './schema-diff.js';
 
 /** SQLSTATEs of a row that is like another one, and of one that breaks a check. */
@@ -30,6 +37,53 @@ export function violationOf(schema: SchemaDefinition, error: unknown): CodedErro
   if (!known) constraints.set(schema, (known = new Map(schema.models.flatMap(faultsOf))));
   const faults = known.get(declaredName(constraint)) ?? strangeTo(schema, constraint);
   return faults ? apiError('VALIDATION_ERROR', faults[0]!.message, { faults }) : null;
+}
+
+/**
+ * Which of the records that were to be made together is like another one in the values that must differ, by its place; null for an
+ * error of another kind, or where the other record is gone by now.
+ * @param tx of the tenant, behind the transaction that failed
+ * @param records what each was to hold, by the names under which fields are written
+ */
+export async function placeOfTaken(
+  tx: Pick<Tx, 'query'>,
+  model: ModelDefinition,
+  error: unknown,
+  records: readonly RecordValues[],
+): Promise<number | null> {
+  const constraint = sqlState(error) === TAKEN ? violatedConstraint(error) : null;
+  const unique = model.uniques.find(
+    (each) => constraint !== null && uniqueName(model, each) === declaredName(constraint),
+  );
+  if (!unique) return null;
+  const fields = unique.fields.map((name) => fieldNamed(model, name));
+  const { where } = unique;
+  const held = [...records.entries()].filter(
+    ([, values]) =>
+      fields.every((field) => (values[inputName(field)] ?? null) !== null) && (!where || holds(model, where, values)),
+  );
+  const known = new Set<string>();
+  for (const [place, values] of held) {
+    const key = JSON.stringify(fields.map((field) => values[inputName(field)]));
+    if (known.has(key)) return place;
+    known.add(key);
+  }
+  const names = fields.map((_, n) => `v${n}`);
+  const arrays = fields.map((field, n) => `$${n + 1}::${ARRAY_TYPES[field.type] ?? 'text[]'}`);
+  const alike = fields.map((field, n) => `t."${columnOf(field)}" = c.v${n}::${COLUMN_TYPES[field.type]}`);
+  const among = where && conditionSql(model, where, { column: (field) => `t."${columnOf(field)}"`, value: sqlLiteral });
+  const [taken] = await tx.query<{ n: number }>(
+    `select c.n::int as n from unnest(${arrays.join(', ')}) with ordinality as c (${names.join(', ')}, n)
+     join ${model.table} t on ${alike.join(' and ')}
+     where t.deleted_at is null${among ? ` and (${among})` : ''} order by c.n limit 1`,
+    fields.map((field) =>
+      columnArray(
+        field,
+        held.map(([, values]) => values[inputName(field)]!),
+      ),
+    ),
+  );
+  return taken ? held[taken.n - 1]![0] : null;
 }
 
 /** A rule of ours that this process does not know: a newer one has declared it while this one goes on. */
