@@ -32,6 +32,7 @@ import { ModelTypes } from './model-types.js';
 import {
   compileAggregate,
   compileGet,
+  compileGetAgain,
   compileList,
   orderName,
   type Deleted,
@@ -507,7 +508,10 @@ async function readRecordText(
   which?: Deleted | null,
 ): Promise<string | null> {
   const [row] = await readAt(database, reader, asOfTime, (tx, time) => {
-    const { text, parameters } = compileGet(reader, model, id, selection, time, which ?? 'EXCLUDE');
+    const { text, parameters } =
+      time === null && !which
+        ? compileGetAgain(reader, model, id, selection)
+        : compileGet(reader, model, id, selection, time, which ?? 'EXCLUDE');
     return tx.query<{ node: string }>(text, parameters);
   });
   return row?.node ?? null;

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
-import { belongsTo, defineSchema, hasMany, template, text } from '@atomo-cc/schema';
+import { belongsTo, caller, defineSchema, hasMany, template, text } from '@atomo-cc/schema';
 import { aPrincipal, SHOP, SHOP_TENANTS } from '../testing/index.js';
-import { compileGet, compileList, orderName, type ListQuery } from './query-compiler.js';
+import { compileGet, compileGetAgain, compileList, orderName, type ListQuery } from './query-compiler.js';
 import { readerOf } from './record-access.js';
 
 const [tenant] = SHOP_TENANTS;
@@ -73,6 +73,36 @@ test('neither do the tenant, the id and the cursor; how many there are is a numb
   const page = list({ orderBy: [{ title: 'ASC' }], after: ["'; --", ID], limit: 77 });
   for (const value of [tenant, ID, "'; --"]) expect(page.text).not.toContain(value);
   expect(page.text).toContain('limit 77)');
+});
+
+test('what is asked for again is asked as if for the first time, whoever asks', () => {
+  const own = { where: { owner: { equals: caller.id } } };
+  const schema = defineSchema({
+    models: {
+      Desk: { fields: { name: text(), owner: text() }, access: { read: { Manager: true, Sales: own, Viewer: true } } },
+      Lamp: {
+        fields: { name: text(), owner: text(), desk: belongsTo('Desk') },
+        access: { read: { Manager: true, Sales: true, Viewer: own } },
+      },
+    },
+  });
+  const flat = new Map([['name', new Map()]]);
+  const nestedIn = new Map([...flat, ['desk', flat]]);
+  const none = new Map();
+  const asked = SHOP_TENANTS.flatMap((of) =>
+    ['Admin', 'Manager', 'Sales', 'Viewer'].map((role) => readerOf(schema, { ...aPrincipal(of), role })),
+  );
+  for (const again of [1, 2, 3]) {
+    for (const each of [...asked, { ...asked[2]!, userId: null }]) {
+      for (const model of schema.models) {
+        for (const selection of model.name === 'Lamp' ? [none, flat, nestedIn] : [none, flat]) {
+          const id = ID.replace('1', String(again));
+          const { text: sql, parameters } = compileGet(each, model, id, selection);
+          expect(compileGetAgain(each, model, id, selection)).toEqual({ text: sql, parameters });
+        }
+      }
+    }
+  }
 });
 
 test('a page begins where a range of an index begins, and those without a value are a range of their own', () => {

@@ -171,6 +171,11 @@ class Source {
     this.at = asOf === null ? null : `${statement.add(asOf)}::timestamptz`;
   }
 
+  /** Whether a rule stands in the statement, which may depend on who asks. */
+  get isRuled(): boolean {
+    return this.rules.size > 0;
+  }
+
   /** A name for rows of a history in a statement that is about now. */
   pastAlias(): string {
     const alias = this.statement.alias();
@@ -285,14 +290,39 @@ export function compileGet(
   selection: Selection,
   asOf: string | null = null,
   deleted: Deleted = 'EXCLUDE',
-): CompiledQuery {
+): CompiledQuery & { readonly isRuled: boolean } {
   const statement = new Statement();
   const source = new Source(reader, statement, asOf);
   const model = source.model(name);
   const alias = statement.alias();
   const from = source.one(model, statement.add(id), deleted);
   const { columns, joins } = record(source, model, alias, selection, 1);
-  return { text: jsonRows(columns, `(${from}) ${alias}${joins}`), parameters: statement.values };
+  const text = jsonRows(columns, `(${from}) ${alias}${joins}`);
+  return { text, parameters: statement.values, isRuled: source.isRuled };
+}
+
+/** What compileGetAgain has made, by selection and the model as a role may read it. */
+const textsOfGets = new WeakMap<Selection, WeakMap<ModelDefinition, string>>();
+
+/**
+ * As compileGet of what is there now. Of a selection that is asked for again and again the text is made once for all who have the same
+ * role, unless a rule looks at the records, where it may depend on who asks.
+ */
+export function compileGetAgain(
+  reader: Reader,
+  model: Pick<ModelDefinition, 'name'>,
+  id: string,
+  selection: Selection,
+): CompiledQuery {
+  const readable = reader.access.reads(model);
+  const known = readable && textsOfGets.get(selection)?.get(readable);
+  if (known) return { text: known, parameters: [reader.tenant, id] };
+  const { isRuled, ...made } = compileGet(reader, model, id, selection);
+  if (readable && !isRuled && made.parameters.length === 2) {
+    if (!textsOfGets.has(selection)) textsOfGets.set(selection, new WeakMap());
+    textsOfGets.get(selection)!.set(readable, made.text);
+  }
+  return made;
 }
 
 /** Rows with the text of an object in column `node`. The planner does less for it than for an object that is made for each row. */
