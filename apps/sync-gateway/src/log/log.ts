@@ -163,6 +163,12 @@ function loggedOf(row: ChangeRow): Logged {
   };
 }
 
+/**
+ * The bytes of a hash in the store $1. Asked for one by one: a join is planned as if there were few of them as long as Postgres has
+ * not counted them, as after the first upload, and then goes over all blobs of the store for each row.
+ */
+const BYTES_OF = (hash: string) => `(select b.bytes from store_blobs b where b.store_id = $1 and b.hash = ${hash})`;
+
 /** The store's changes after `from`, whole: with where it stands, all of one moment, and small contents. */
 export async function readChanges(
   tx: Tx,
@@ -172,14 +178,14 @@ export async function readChanges(
 ): Promise<Standing & { through: number; changes: Logged[] }> {
   // One statement sees one moment: the head cannot be older than the changes beside it.
   const rows = await tx.prepared<{ epoch: string; head_seq: string; floor_seq: string } & Partial<ChangeRow>>(
-    `select s.epoch, s.head_seq, s.floor_seq, c.*, b.bytes
+    `select s.epoch, s.head_seq, s.floor_seq, c.*,
+            case when c.op in ('create', 'modify') and c.byte_size <= ${HINT_LIMIT_BYTES}
+              then ${BYTES_OF('c.content_hash')} end as bytes
      from stores s
      left join lateral (
        select ${CHANGE_COLUMNS} from store_changes
        where store_id = $1 and seq > $2 order by seq limit $3
      ) c on true
-     left join store_blobs b
-       on b.store_id = $1 and b.hash = c.content_hash and c.op in ('create', 'modify') and b.size <= ${HINT_LIMIT_BYTES}
      where s.id = $1
      order by c.seq`,
     [storeId, from, limit],
@@ -257,7 +263,9 @@ export async function snapshot(
     updated_at: Date;
     bytes: Buffer | null;
   }>(
-    `select f.id, f.path, f.content_hash, f.byte_size, f.seq, f.updated_at, b.bytes
+    `select f.id, f.path, f.content_hash, f.byte_size, f.seq, f.updated_at,
+            case when $5 and f.carried_so_far <= ${PAGE_LIMIT_BYTES} and f.byte_size <= ${INLINE_LIMIT_BYTES}
+              then ${BYTES_OF('f.content_hash')} end as bytes
      from (
        select *, sum(case when byte_size <= ${INLINE_LIMIT_BYTES} then byte_size else 0 end)
                    over (order by path collate "C" rows unbounded preceding) as carried_so_far
@@ -269,9 +277,6 @@ export async function snapshot(
          order by path collate "C" limit ${PAGE_LIMIT + 1}
        ) page
      ) f
-     left join store_blobs b
-       on $5 and f.carried_so_far <= ${PAGE_LIMIT_BYTES} and f.byte_size <= ${INLINE_LIMIT_BYTES}
-         and b.store_id = $1 and b.hash = f.content_hash
      order by f.path collate "C"`,
     [
       scope.storeId,
