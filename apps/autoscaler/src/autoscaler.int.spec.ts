@@ -220,7 +220,10 @@ describe('the autoscaler', () => {
       killHard(worker!.pid!);
       cable.mend();
       await eventually('it is ready', isReady);
-      expect((await ready(service.url, 1))[0]!.pid).not.toBe(worker!.pid);
+      await eventually('it has replaced the worker', async () => {
+        const [other, ...more] = (await workersOf(service.url)).filter(({ state }) => state === 'ready');
+        return other !== undefined && other.pid !== worker!.pid && more.length === 0;
+      });
     },
   );
 
