@@ -1,7 +1,7 @@
 import { resolve } from 'node:path';
 import cors from '@fastify/cors';
 import multipart from '@fastify/multipart';
-import { accessEntities, Accounts, openAccess, Secrets } from '@atomo-cc/access';
+import { accessEntities, Accounts, openAccess, Secrets, TenantOrders } from '@atomo-cc/access';
 import { ATOMO_EVENTS } from '@atomo-cc/events';
 import {
   announceAppended,
@@ -35,7 +35,7 @@ import { createModelTables, loadSchema, modelsApi, projectionsOf, RecordCommands
 import { projectionsApi } from './projections/index.js';
 import { secretsApi } from './secrets/index.js';
 import { Erasures, SubjectExport, subjectsApi } from './subjects/index.js';
-import { planApi } from './tenants/index.js';
+import { planApi, tenantsApi } from './tenants/index.js';
 import { usersApi } from './users/index.js';
 
 const NAME = 'content-core';
@@ -97,6 +97,12 @@ await runService(async () => {
     blobs,
     onError: (error, erasure) => logger.warn({ err: withoutWords(error), erasure: erasure?.id }, 'an erasure waits'),
   });
+  const orders = new TenantOrders({
+    system,
+    codec,
+    onAppended,
+    onError: (error) => logger.warn({ err: withoutWords(error) }, 'an order about a tenant failed, or waits'),
+  });
   const commands = new RecordCommands(schema, database, { codec, onAppended });
   const schemas = new RoleSchemas(
     [
@@ -105,6 +111,7 @@ await runService(async () => {
       secretsApi(secrets, database, onAppended),
       usersApi(new Accounts(database, codec, schema.roles), onAppended),
       planApi(database),
+      tenantsApi(database, () => orders.wake()),
       modelsApi(schema, database, { codec, wasErasedSince, onAppended, changes: { fence: new Fence(), hints } }),
       eventsApi(database, codec),
       auditApi(database, codec),
@@ -166,6 +173,7 @@ await runService(async () => {
       });
       await runner.start();
       erasures.start();
+      orders.start();
       const health = app.get(Health);
       health.add('postgres', () => database.ping());
       health.add('redis', () => redis.ping());
@@ -176,6 +184,7 @@ await runService(async () => {
       await sockets?.close();
       await runner?.stop();
       await erasures.stop();
+      await orders.stop();
       await relay.stop();
       await access.close();
       await queues.close();

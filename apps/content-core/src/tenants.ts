@@ -1,5 +1,5 @@
 // The process behind `npm run tenants`: lists, makes, suspends, resumes and deletes tenants, says what they may, and ends. It is an operator's: no
-// request can do any of this. A process of its own because what is to be deleted is known to content-core alone.
+// request does any of this. Admins of the default tenant may order all but deletion by GraphQL (tenants/tenants-api.ts). A process of its own because what is to be deleted is known to content-core alone.
 import readline from 'node:readline/promises';
 import { inspect, parseArgs } from 'node:util';
 import {

@@ -71,29 +71,10 @@ export class Accounts {
    * or when the plan allows no further user
    */
   async create(tenant: TenantId, account: NewAccount, by: By): Promise<User> {
-    const email = emailOf(account.email);
     const role = this.checkRole(account.role);
-    const name = checkText('name', account.name ?? email.split('@')[0]!, LONGEST_NAME);
     const reasoned = checkBy(by);
-    const passwordHash = await hashPassword(checkPassword(account.password));
-    const id = uuidv7() as UserId;
-    try {
-      return await this.database.transaction(tenant, async (tx) => {
-        await requireRoom(tx, tenant, 'users');
-        await tx.execute(
-          'insert into users (id, tenant_id, email, name, password_hash, role) values ($1, $2, $3, $4, $5, $6)',
-          [id, tenant, email, name, passwordHash, role],
-        );
-        const personal = { subject: accessStream('user', id), fields: ['email', 'name'] };
-        await this.record(tx, tenant, id, [accessEvent('userCreated', { email, name, role }, personal)], reasoned);
-        return requireUser(tx, id);
-      });
-    } catch (error) {
-      if (sqlState(error) !== '23505') throw error;
-      throw apiError('CONFLICT', 'A user with this e-mail address is there already. An address has one user only.', {
-        field: 'email',
-      });
-    }
+    const hashed = await hashAccount({ ...account, role });
+    return this.database.transaction(tenant, (tx) => addAccount(tx, this.codec, tenant, hashed, reasoned));
   }
 
   /** @throws CodedError VALIDATION_ERROR; NOT_FOUND; CONFLICT when no Admin would be left */
@@ -165,6 +146,48 @@ export class Accounts {
   private record(tx: Tx, tenant: TenantId, id: UserId, events: readonly NewEvent[], by: By): Promise<void> {
     return recordAccess(tx, tenant, accessStream('user', id), events, by, this.codec);
   }
+}
+
+/** A user that is to be made, as checked, with the hash in the place of the password. */
+export interface HashedAccount {
+  readonly email: string;
+  readonly role: string;
+  readonly name: string;
+  readonly passwordHash: string;
+}
+
+/** Checks all of a user that is to be made but the role. @throws CodedError VALIDATION_ERROR */
+export async function hashAccount(account: NewAccount): Promise<HashedAccount> {
+  const email = emailOf(account.email);
+  const name = checkText('name', account.name ?? email.split('@')[0]!, LONGEST_NAME);
+  return { email, role: account.role, name, passwordHash: await hashPassword(checkPassword(account.password)) };
+}
+
+/** Makes a user, with its event. @throws CodedError CONFLICT as `Accounts.create` */
+export async function addAccount(
+  tx: Tx,
+  codec: EventCodec,
+  tenant: TenantId,
+  { email, role, name, passwordHash }: HashedAccount,
+  by: By,
+): Promise<User> {
+  const id = uuidv7() as UserId;
+  await requireRoom(tx, tenant, 'users');
+  try {
+    await tx.execute(
+      'insert into users (id, tenant_id, email, name, password_hash, role) values ($1, $2, $3, $4, $5, $6)',
+      [id, tenant, email, name, passwordHash, role],
+    );
+  } catch (error) {
+    if (sqlState(error) !== '23505') throw error;
+    throw apiError('CONFLICT', 'A user with this e-mail address is there already. An address has one user only.', {
+      field: 'email',
+    });
+  }
+  const personal = { subject: accessStream('user', id), fields: ['email', 'name'] };
+  const event = accessEvent('userCreated', { email, name, role }, personal);
+  await recordAccess(tx, tenant, accessStream('user', id), event, by, codec);
+  return requireUser(tx, id);
 }
 
 /**

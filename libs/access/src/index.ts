@@ -47,6 +47,8 @@ export { consume, QUOTA_ERRORS, releaseExpired, reserve, settle, withRoom } from
 export type { QuotaRefusal, Reservation, Wanted } from './quota-ledger.js';
 export { standingsOf } from './quotas.js';
 export type { Standing } from './quotas.js';
+export { outcomeOf, orderTenant, pageOfTenants, readTenant, TenantOrders } from './tenant-orders.js';
+export type { TenantWork } from './tenant-orders.js';
 export {
   beginDeletion,
   createTenant,

@@ -1,10 +1,10 @@
 import type { MigrationInterface, QueryRunner } from 'typeorm';
 import { accessEvent, accessStream } from '@atomo-cc/events';
 import { apiError, type TenantId } from '@atomo-cc/kernel';
-import { runAll, type SystemDatabase, tenantTable, type Tx } from '@atomo-cc/platform/postgres';
+import { runAll, tenantTable, type Tx } from '@atomo-cc/platform/postgres';
 import { type By, recordAccess } from './access-log.js';
 import { isQuota, type Plan, QUOTA_NAMES, type QuotaName, QUOTAS } from './plans.js';
-import { changeTenant, type Tenant } from './tenants.js';
+import { changeTenant, type Tenant, type Transactions } from './tenants.js';
 
 /** The word that takes an operator's limit back. */
 const AS_THE_PLAN = 'plan';
@@ -66,7 +66,7 @@ export async function limitsOf(
  * @param setting `users=40`; `users=none` for no limit, `users=plan` for that of the plan again
  * @throws CodedError NOT_FOUND, VALIDATION_ERROR
  */
-export async function setLimit(system: SystemDatabase, which: string, setting: string, by: By): Promise<Tenant> {
+export async function setLimit(system: Transactions, which: string, setting: string, by: By): Promise<Tenant> {
   const { quota, amount } = settingOf(setting);
   return changeTenant(system, which, async (tx, tenant) => {
     const before = (await limitsOf(tx, tenant.id)).of(quota);
@@ -86,8 +86,8 @@ export async function setLimit(system: SystemDatabase, which: string, setting: s
   });
 }
 
-/** @returns amount: null is no limit, undefined that of the plan */
-function settingOf(setting: string): { quota: QuotaName; amount: number | null | undefined } {
+/** @returns amount: null is no limit, undefined that of the plan @throws CodedError VALIDATION_ERROR */
+export function settingOf(setting: string): { quota: QuotaName; amount: number | null | undefined } {
   const [quota = '', value = '', ...rest] = setting.split('=');
   if (!isQuota(quota) || rest.length > 0) {
     throw apiError(

@@ -7,6 +7,7 @@ import { Session } from './credentials.js';
 import { TenantLimits1700000260000 } from './limits.js';
 import { QuotaLedger1700000280000 } from './quota-ledger.js';
 import { TenantSecrets1700000270000 } from './secrets.js';
+import { TenantOrders1700000290000 } from './tenant-orders.js';
 import { Tenant } from './tenants.js';
 import { User } from './users.js';
 
@@ -136,6 +137,7 @@ export const accessMigrations: Migration[] = [
   TenantLimits1700000260000,
   TenantSecrets1700000270000,
   QuotaLedger1700000280000,
+  TenantOrders1700000290000,
 ];
 
 /** The entities of this package: a process that uses `Sessions` or `findUser` opens its databases with them. */

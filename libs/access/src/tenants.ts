@@ -45,6 +45,9 @@ export function ofOpenTenant(table: string): string {
   return `not exists (select 1 from tenants shut where shut.id = ${table}.tenant_id and shut.suspended_at is not null)`;
 }
 
+/** Whatever opens transactions of the system role: the database, or one transaction that all is to happen in. */
+export type Transactions = Pick<SystemDatabase, 'transaction'>;
+
 /** The tenants, oldest first. */
 export function listTenants(system: SystemDatabase): Promise<Tenant[]> {
   return system.transaction((tx) => tx.repository(Tenant).find({ order: { createdAt: 'ASC', id: 'ASC' } }));
@@ -55,12 +58,15 @@ export function findTenant(system: SystemDatabase, which: string): Promise<Tenan
   return system.transaction(async (tx) => requireTenant(await bySlugOrId(tx, which), which));
 }
 
-/** Makes a tenant, which has no users yet. @throws CodedError VALIDATION_ERROR; CONFLICT when the slug is taken */
-export async function createTenant(
-  system: SystemDatabase,
-  wanted: { readonly name: string; readonly slug?: string | undefined; readonly plan?: string | undefined },
-  by: By,
-): Promise<Tenant> {
+/** A tenant that is to be made; its slug follows from the name, and its plan is free, unless given. */
+export interface NewTenant {
+  readonly name: string;
+  readonly slug?: string | undefined;
+  readonly plan?: string | undefined;
+}
+
+/** What is to be written of a new tenant. @throws CodedError VALIDATION_ERROR */
+export function checkTenant(wanted: NewTenant): { readonly name: string; readonly slug: string; readonly plan: Plan } {
   const name = wanted.name.trim();
   if (name === '' || name.length > LONGEST_NAME || /\p{C}/u.test(name)) {
     throw apiError(
@@ -72,7 +78,12 @@ export async function createTenant(
   if (!SLUG.test(slug)) {
     throw apiError('VALIDATION_ERROR', `The slug ${JSON.stringify(slug)} is not one, such as acme-europe.`);
   }
-  const plan = planOf(wanted.plan ?? 'free');
+  return { name, slug, plan: planOf(wanted.plan ?? 'free') };
+}
+
+/** Makes a tenant, which has no users yet. @throws CodedError VALIDATION_ERROR; CONFLICT when the slug is taken */
+export async function createTenant(system: Transactions, wanted: NewTenant, by: By): Promise<Tenant> {
+  const { name, slug, plan } = checkTenant(wanted);
   const id = tenantId(uuidv7());
   try {
     return await system.transaction(async (tx) => {
@@ -91,12 +102,7 @@ export async function createTenant(
  * 5 s everywhere. What belongs to them stays as it is. One that is being deleted stays shut.
  * @throws CodedError NOT_FOUND, CONFLICT
  */
-export async function setSuspended(
-  system: SystemDatabase,
-  which: string,
-  isSuspended: boolean,
-  by: By,
-): Promise<Tenant> {
+export async function setSuspended(system: Transactions, which: string, isSuspended: boolean, by: By): Promise<Tenant> {
   return changeTenant(system, which, async (tx, tenant) => {
     if (tenant.deletingAt) throw apiError('CONFLICT', `${tenant.slug} is being deleted: finish that.`);
     if ((tenant.suspendedAt !== null) === isSuspended) return;
@@ -110,7 +116,7 @@ export async function setSuspended(
 }
 
 /** Puts a tenant on another plan. @throws CodedError NOT_FOUND, VALIDATION_ERROR */
-export async function setPlan(system: SystemDatabase, which: string, wanted: string, by: By): Promise<Tenant> {
+export async function setPlan(system: Transactions, which: string, wanted: string, by: By): Promise<Tenant> {
   const plan = planOf(wanted);
   return changeTenant(system, which, async (tx, tenant) => {
     if (tenant.plan === plan) return;
@@ -140,7 +146,7 @@ export async function beginDeletion(system: SystemDatabase, which: string, by: B
 
 /** Changes a tenant under its lock, so that of two changes the second sees the first. @throws CodedError NOT_FOUND */
 export async function changeTenant(
-  system: SystemDatabase,
+  system: Transactions,
   which: string,
   change: (tx: Tx, tenant: Tenant) => Promise<void>,
 ): Promise<Tenant> {
@@ -165,7 +171,8 @@ function requireTenant(tenant: Tenant | null, which: string): Tenant {
   throw apiError('NOT_FOUND', `There is no tenant ${JSON.stringify(which)}.`);
 }
 
-function planOf(word: string): Plan {
+/** The plan of a name. @throws CodedError VALIDATION_ERROR */
+export function planOf(word: string): Plan {
   if (isPlan(word)) return word;
   throw apiError('VALIDATION_ERROR', `There is no plan ${JSON.stringify(word)}. There are ${PLANS.join(', ')}.`);
 }

@@ -58,7 +58,7 @@ export const DEFAULT_ROLES: readonly string[] = [ADMIN, 'Manager', 'Sales', 'Sup
 
 /** Names the API uses for itself on the query type, so no model may list or read under them. */
 const PLATFORM_NAMES = [
-  'me user users sessions apiTokens secrets tenant tenantPlan events auditLog projections connections memorySearch graphNodes graphNode historicalSyncJob historicalSyncJobs',
+  'me user users sessions apiTokens secrets tenant tenants tenantPlan events auditLog projections connections memorySearch graphNodes graphNode historicalSyncJob historicalSyncJobs',
 ].flatMap((line) => line.split(' '));
 /** Characters of all texts in one index: an entry of Postgres' btree has 2,704 bytes, a UTF-16 unit takes up to three. */
 const MAX_KEY = 800;

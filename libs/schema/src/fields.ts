@@ -32,7 +32,7 @@ export const PLATFORM_TYPES = [
   'Query Mutation Subscription PageInfo Direction Event EventEdge EventConnection FieldChange',
   'AuditEntry AuditEdge AuditConnection AuditChange',
   'ApiToken ApiTokenScope CreatedApiToken CreateApiTokenInput TenantSecret',
-  'TenantPlan TenantQuota',
+  'Tenant TenantConnection TenantEdge CreateTenantInput FirstAdminInput TenantPlan TenantQuota',
   'Session User UserConnection UserEdge CreateUserInput UpdateUserInput',
   'Projection ProjectionMode ProjectionBuild ProjectionBuildState ProjectionBuildProgress',
   'HistoricalSyncJobConnection HistoricalSyncStatus HistoricalSyncError HistoricalSyncWait QuarantinedRecord',

@@ -8,7 +8,7 @@ import { syncJobsApi, type Imports, type ProgressFeed } from '../historical-sync
 import { memoryApi } from '../memory/index.js';
 import { projectionsApi } from '../projections/index.js';
 import { secretsApi } from '../secrets/index.js';
-import { planApi } from '../tenants/index.js';
+import { planApi, tenantsApi } from '../tenants/index.js';
 import { usersApi } from '../users/index.js';
 import { RoleSchemas } from './role-schemas.js';
 
@@ -26,6 +26,7 @@ const parts = [
   secretsApi(nothing as Secrets, database, () => undefined),
   usersApi(nothing as Accounts, () => undefined),
   planApi(database),
+  tenantsApi(database, () => undefined),
 ];
 const schema = new RoleSchemas(parts, [ADMIN]).of(ADMIN);
 const named = Object.keys(schema.getTypeMap()).filter((name) => !name.startsWith('__'));

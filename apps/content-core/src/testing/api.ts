@@ -1,5 +1,5 @@
 import Fastify, { type FastifyInstance } from 'fastify';
-import { apiError, tenantId, uuidv7, type TenantId, type UserId } from '@atomo-cc/kernel';
+import { apiError, DEFAULT_TENANT_ID, tenantId, uuidv7, type TenantId, type UserId } from '@atomo-cc/kernel';
 import {
   belongsTo,
   boolean,
@@ -12,7 +12,7 @@ import {
   text,
   template,
 } from '@atomo-cc/schema';
-import { type Principal, SCOPES } from '@atomo-cc/access';
+import { type Principal, type Scope, SCOPES } from '@atomo-cc/access';
 import { hearOut } from '@atomo-cc/platform/lifecycle';
 import { createLogger, type Logger } from '@atomo-cc/platform/logging';
 import { traceRequests } from '@atomo-cc/platform/telemetry';
@@ -77,8 +77,11 @@ export interface TestApi {
 export const revoked = new Set<string>();
 /** Tokens of which nobody can tell for now. */
 export const unanswered = new Set<string>();
-/** The role of all callers whose token has none; a test that changes it puts it back. What is open of such a caller ends then. */
-export const callers = { role: 'Admin' };
+/**
+ * The role of all callers whose token has none, and the scopes of all where they are machines. A test that changes it puts it back;
+ * what is open of such a caller ends then.
+ */
+export const callers = { role: 'Admin', machine: null as readonly Scope[] | null };
 
 /** Serves the parts as content-core does. */
 export async function anApi(
@@ -99,9 +102,12 @@ export async function anApi(
     authenticate: async (authorization) => {
       const [token, role = callers.role] = /^Bearer (.*)$/.exec(authorization ?? '')?.[1]?.split('/') ?? [];
       if (token === 'broken' || unanswered.has(token ?? '')) throw new Error('select secret from safe');
-      if (revoked.has(token ?? '') || !SHOP_TENANTS.includes(token as TenantId))
+      if (revoked.has(token ?? '') || ![DEFAULT_TENANT_ID, ...SHOP_TENANTS].includes(token as TenantId))
         throw apiError('UNAUTHENTICATED', 'This needs a valid access token.');
-      return { ...aPrincipal(token as TenantId), role };
+      const tenant = token as TenantId;
+      if (callers.machine)
+        return { tenantId: tenant, role, actor: `token:${tenant}`, tokenId: tenant, scopes: callers.machine };
+      return { ...aPrincipal(tenant), role };
     },
   });
   const url = `${await fastify.listen({ port: 0, host: '127.0.0.1' })}/graphql`;
