@@ -149,7 +149,12 @@ export class ModelFolder implements LocalFiles {
     const name = this.diskName(path) ?? (this.rules === 'decomposes' ? path.normalize('NFD') : path);
     const was = this.files.get(name);
     this.files.set(name, content);
-    const undo = () => (was ? this.files.set(name, was) : this.files.delete(name));
+    // The file may have got another spelling of its name since; it is still one file.
+    const undo = () => {
+      const now = this.diskName(name) ?? name;
+      if (was) this.files.set(now, was);
+      else this.files.delete(now);
+    };
     this.#unflushed.push({ by, name, was, is: content, undo });
   }
 
@@ -165,9 +170,10 @@ export class ModelFolder implements LocalFiles {
     const name = this.rules === 'decomposes' ? to.normalize('NFD') : to;
     this.files.set(name, content);
     const undo = () => {
+      const now = this.diskName(name) ?? name;
       const there = this.diskName(from);
-      if (there !== undefined && there !== name) return;
-      this.files.delete(name);
+      if (there !== undefined && there !== now) return;
+      this.files.delete(now);
       this.files.set(from, content);
     };
     this.#unflushed.push({ by, name, was: content, is: content, undo });
