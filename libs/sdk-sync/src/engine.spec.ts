@@ -1,4 +1,5 @@
-import { bytesOf } from './content.js';
+import { conflictPath } from '@atomo-cc/sync-protocol';
+import { bytesOf, hashOf } from './content.js';
 import type { EngineOptions } from './engine.js';
 import { keyOf } from './plan.js';
 import { ModelDevice } from './testing/model-device.js';
@@ -93,6 +94,21 @@ describe('a client between a folder and a store', () => {
     await laptop.powerCut(() => isReplacement === (isReplacement = false));
     const texts = [...laptop.folder.files.values()].map((content) => Buffer.from(content).toString());
     expect(texts.sort()).toEqual(['three', 'two']);
+  });
+
+  it('looks again where the file that was in the way of a copy has been moved meanwhile', async () => {
+    const [laptop, phone] = [aDevice('laptop'), aDevice('phone')];
+    write(phone, 'a.md', 'two');
+    await settle(phone);
+    write(laptop, 'a.md', 'three');
+    const copy = conflictPath('a.md', 'laptop', hashOf(bytesOf('three')));
+    write(laptop, copy, 'in the way');
+    const reads = jest.spyOn(laptop.folder, 'read');
+    await until(laptop, () => reads.mock.calls.some(([disk]) => disk === copy));
+    laptop.folder.rename(copy, 'elsewhere.md');
+    await settle(laptop);
+    expect(laptop.report?.refused).toEqual([]);
+    expect(['a.md', copy, 'elsewhere.md'].map((path) => read(laptop, path))).toEqual(['two', 'three', 'in the way']);
   });
 
   it('does not take its own upload for news', async () => {

@@ -511,7 +511,9 @@ export class SyncEngine {
       if (outcome.outcome === 'changed') {
         // Made before and not finished, or the user's own file of that name; only the first will do.
         const there = await files.read(copy);
-        if (!there || hashOf(there) !== local.hash)
+        // Moved away since: the next round has room for it.
+        if (!there) return this.#countConflict(key, `merge:${remote.hash}`, local.path, `${copy} is in the way.`);
+        if (hashOf(there) !== local.hash)
           return this.#hold(key, `merge:${remote.hash}`, local.path, `${copy} is in the way.`);
         this.#rely(copy);
       } else if (!this.#isDone(outcome, key, `merge:${remote.hash}`, local.path)) return;
