@@ -107,6 +107,7 @@ export class ModelDevice {
       if (!isExpected) this.failure = error;
     } finally {
       this.#isRunning = false;
+      this.folder.isStale = false;
       this.#stopped?.();
     }
   }

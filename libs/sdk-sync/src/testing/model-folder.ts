@@ -20,6 +20,10 @@ export class ModelFolder implements LocalFiles {
   readonly files = new Map<string, Uint8Array>();
   /** What `keep` was asked to keep. What `remove` takes away is in the store's history, and is not kept here. */
   readonly trash: Uint8Array[] = [];
+  /** The database was lost while the client was at work: until it hears of that, what it removes may be in no history. */
+  isStale = false;
+  /** What was removed meanwhile; a real folder has it in its trash. */
+  readonly removedWhileStale: Uint8Array[] = [];
   #unflushed: Doing[] = [];
   #relied = new Set<string>();
 
@@ -108,6 +112,7 @@ export class ModelFolder implements LocalFiles {
   async remove(disk: string, expected: string): Promise<LocalOutcome> {
     await this.turn();
     if (!this.#is(disk, expected)) return { outcome: 'changed' };
+    if (this.isStale) this.removedWhileStale.push(this.#at(disk)!);
     this.#delete('client', this.diskName(disk)!);
     return { outcome: 'done' };
   }

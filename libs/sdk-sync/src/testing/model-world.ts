@@ -99,6 +99,7 @@ export class ModelWorld {
   loseDatabase(how: number): void {
     this.store.restart(how % 4 < 2);
     this.#excuseLost();
+    for (const { folder, isRunning } of this.devices) if (isRunning) folder.isStale = true;
   }
 
   /** What was typed in the last moments may be gone, but not once the store has it. */
@@ -207,6 +208,7 @@ export class ModelWorld {
   /** What is wrong with a world at rest; nothing should be. */
   faults(): string[] {
     const faults: string[] = [];
+    for (const { folder } of this.devices) for (const content of folder.removedWhileStale) this.#excuse(content);
     const names = (files: Iterable<readonly [string, { path: string; hash: string }]>) =>
       [...files].map(([key, { path, hash }]) => `${key} as ${path.split('/').at(-1)} ${hash.slice(0, 15)}`).sort();
     const live = names(this.store.files).join('\n');
