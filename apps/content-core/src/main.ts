@@ -111,11 +111,11 @@ await runService(async () => {
       secretsApi(secrets, database, onAppended),
       usersApi(new Accounts(database, codec, schema.roles), onAppended),
       planApi(database),
-      tenantsApi(database, () => orders.wake()),
+      tenantsApi(database, () => orders.rounds.wake()),
       modelsApi(schema, database, { codec, wasErasedSince, onAppended, changes: { fence: new Fence(), hints } }),
       eventsApi(database, codec),
       auditApi(database, codec),
-      subjectsApi(schema, database, commands, () => erasures.wake()),
+      subjectsApi(schema, database, commands, () => erasures.rounds.wake()),
       projectionsApi(database),
       syncJobsApi(imports, new ProgressFeed(subscriber)),
       memoryApi({ database, store, embedder: localHashEmbedder }),
@@ -172,8 +172,8 @@ await runService(async () => {
         onError: (error, shard) => logger.warn({ err: withoutWords(error), shard }, 'a projection failed'),
       });
       await runner.start();
-      erasures.start();
-      orders.start();
+      erasures.rounds.start();
+      orders.rounds.start();
       const health = app.get(Health);
       health.add('postgres', () => database.ping());
       health.add('redis', () => redis.ping());
@@ -183,8 +183,8 @@ await runService(async () => {
     close: async () => {
       await sockets?.close();
       await runner?.stop();
-      await erasures.stop();
-      await orders.stop();
+      await erasures.rounds.stop();
+      await orders.rounds.stop();
       await relay.stop();
       await access.close();
       await queues.close();

@@ -1,6 +1,15 @@
 import type { MigrationInterface, QueryRunner } from 'typeorm';
 import type { EventCodec } from '@atomo-cc/event-store';
-import { apiError, CodedError, DEFAULT_TENANT_ID, isCodedError, sleep, type TenantId, uuidv7 } from '@atomo-cc/kernel';
+import {
+  apiError,
+  CodedError,
+  DEFAULT_TENANT_ID,
+  isCodedError,
+  Rounds,
+  sleep,
+  type TenantId,
+  uuidv7,
+} from '@atomo-cc/kernel';
 import {
   APP_ROLE,
   type AppDatabase,
@@ -185,43 +194,16 @@ export interface OrderSettings {
  * Whoever ordered must then still be an Admin of the default tenant.
  */
 export class TenantOrders {
-  private readonly stopping = new AbortController();
-  private nap = new AbortController();
-  private running: Promise<void> = Promise.resolve();
+  /** Woken by whoever has just ordered something; stops after the order that is under way. */
+  readonly rounds: Rounds;
 
-  constructor(private readonly settings: OrderSettings) {}
-
-  start(): void {
-    this.running = this.run();
-  }
-
-  /** Looks soon: somebody has just ordered something. */
-  wake(): void {
-    this.nap.abort();
-  }
-
-  /** Ends after the order that is under way. */
-  async stop(): Promise<void> {
-    this.stopping.abort();
-    this.nap.abort();
-    await this.running;
+  constructor(private readonly settings: OrderSettings) {
+    this.rounds = new Rounds(() => this.look(), POLL_MS, settings.onError);
   }
 
   /** Carries out all that nobody else is at. */
   async look(): Promise<void> {
-    while (!this.stopping.signal.aborted && (await this.takeNext()));
-  }
-
-  private async run(): Promise<void> {
-    while (!this.stopping.signal.aborted) {
-      this.nap = new AbortController();
-      try {
-        await this.look();
-      } catch (error) {
-        this.settings.onError(error);
-      }
-      if (!this.stopping.signal.aborted) await sleep(POLL_MS, this.nap.signal);
-    }
+    while (!this.rounds.isStopping && (await this.takeNext()));
   }
 
   /** @returns whether there was one */

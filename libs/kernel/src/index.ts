@@ -7,3 +7,4 @@ export { systemClock } from './clock.js';
 export type { Clock } from './clock.js';
 export { backoffMs, sleep } from './retry.js';
 export type { Backoff } from './retry.js';
+export { Rounds } from './rounds.js';

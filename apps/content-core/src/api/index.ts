@@ -11,7 +11,7 @@ export {
 export { byOf } from './part.js';
 export type { ApiContext, ApiPart, RolePart } from './part.js';
 export { RoleSchemas } from './role-schemas.js';
-export { DateScalar, DateTimeScalar, JsonScalar } from './scalars.js';
+export { DateScalar, DateTimeScalar, JsonScalar, required } from './scalars.js';
 export { argumentsKeyOf, argumentsOf, mergeSelections, selectionAt, selectionOf } from './selection.js';
 export type { Selection } from './selection.js';
 export type { ApiServerOptions } from './operations.js';

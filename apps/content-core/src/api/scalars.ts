@@ -1,5 +1,12 @@
-import { GraphQLError, GraphQLScalarType, Kind } from 'graphql';
+import { GraphQLError, GraphQLID, GraphQLInt, GraphQLNonNull, GraphQLScalarType, GraphQLString, Kind } from 'graphql';
 import { isCalendarDate } from '@atomo-cc/schema';
+
+/** The types of what is always there. */
+export const required = {
+  id: new GraphQLNonNull(GraphQLID),
+  string: new GraphQLNonNull(GraphQLString),
+  int: new GraphQLNonNull(GraphQLInt),
+};
 
 /** A day of the calendar. */
 export const DateScalar = new GraphQLScalarType<string, string>({

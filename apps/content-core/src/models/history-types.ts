@@ -1,17 +1,16 @@
-import {
-  GraphQLInt,
-  GraphQLList,
-  GraphQLNonNull,
-  GraphQLObjectType,
-  GraphQLString,
-  type GraphQLFieldConfigMap,
-} from 'graphql';
+import { GraphQLInt, GraphQLList, GraphQLNonNull, GraphQLObjectType, type GraphQLFieldConfigMap } from 'graphql';
 import { apiError } from '@atomo-cc/kernel';
 import type { ModelDefinition, RoleAccess } from '@atomo-cc/schema';
-import { connectionOf, connectionType, DateTimeScalar, decodeCursor, encodeCursor, JsonScalar } from '../api/index.js';
+import {
+  connectionOf,
+  connectionType,
+  DateTimeScalar,
+  decodeCursor,
+  encodeCursor,
+  JsonScalar,
+  required,
+} from '../api/index.js';
 import type { FieldChange, HistoryEntry } from './history.js';
-
-const required = { string: new GraphQLNonNull(GraphQLString), int: new GraphQLNonNull(GraphQLInt) };
 
 const FieldChangeType = new GraphQLObjectType<FieldChange>({
   name: 'FieldChange',

@@ -1,4 +1,4 @@
-import { CodedError, isCodedError, sleep, type TenantId } from '@atomo-cc/kernel';
+import { CodedError, isCodedError, Rounds, type TenantId } from '@atomo-cc/kernel';
 import type { RecordedEvent } from '@atomo-cc/events';
 import {
   claimErasure,
@@ -63,33 +63,22 @@ export interface ErasureWork {
  * what fails is tried for ever, and `subjectErasures` tells of it.
  */
 export class Erasures {
-  private readonly stopping = new AbortController();
-  private nap = new AbortController();
-  private running: Promise<void> = Promise.resolve();
+  /** Woken by whoever has just asked for one; stops after the erasure that is under way. */
+  readonly rounds: Rounds;
 
-  constructor(private readonly work: ErasureWork) {}
-
-  start(): void {
-    this.running = this.run();
-  }
-
-  /** Looks soon: somebody has just asked for one. */
-  wake(): void {
-    this.nap.abort();
-  }
-
-  /** Ends after the erasure that is under way. */
-  async stop(): Promise<void> {
-    this.stopping.abort();
-    this.nap.abort();
-    await this.running;
+  constructor(private readonly work: ErasureWork) {
+    this.rounds = new Rounds(
+      () => this.look(),
+      POLL_MS,
+      (error) => work.onError(error, null),
+    );
   }
 
   /** Carries out those that are due, one after the other, and answers how many were completed. */
   async look(): Promise<number> {
     const { system, onError } = this.work;
     for (let completed = 0; ;) {
-      if (this.stopping.signal.aborted) return completed;
+      if (this.rounds.isStopping) return completed;
       const erasure = await claimErasure(system);
       if (!erasure) return completed;
       try {
@@ -100,18 +89,6 @@ export class Erasures {
         // Its words may quote what is to be erased.
         await postponeErasure(system, erasure, isCodedError(error) ? error.code : 'INTERNAL_ERROR');
       }
-    }
-  }
-
-  private async run(): Promise<void> {
-    while (!this.stopping.signal.aborted) {
-      this.nap = new AbortController();
-      try {
-        await this.look();
-      } catch (error) {
-        this.work.onError(error, null);
-      }
-      if (!this.stopping.signal.aborted) await sleep(POLL_MS, this.nap.signal);
     }
   }
 

@@ -13,6 +13,7 @@ import {
   pageSize,
   type ApiContext,
   type ApiPart,
+  required,
 } from '../api/index.js';
 import type { RecordCommands } from '../models/index.js';
 
@@ -20,8 +21,6 @@ import type { RecordCommands } from '../models/index.js';
 const ORDER = 'subjectErasures';
 /** Characters of the reason; it stays in the log. */
 const MAX_REASON_CHARS = 1_000;
-
-const required = { id: new GraphQLNonNull(GraphQLID), string: new GraphQLNonNull(GraphQLString) };
 
 const SubjectErasure = new GraphQLObjectType<Erasure>({
   name: 'SubjectErasure',

@@ -280,11 +280,11 @@ test("an order that is under way is nobody else's, and when its instance dies in
   }
   expect(await openOrders()).toBe(1);
   expect(await database.asOwner(`select 1 from tenants where slug = 'survivor'`)).toEqual([]);
-  orders.start();
+  orders.rounds.start();
   expect((await asked).createTenant).toMatchObject({ slug: 'survivor' });
-  onOrdered = () => orders.wake();
+  onOrdered = () => orders.rounds.wake();
   await make('woken');
-  await orders.stop();
+  await orders.rounds.stop();
   orders = ordersOf(system);
 });
 

@@ -1,6 +1,5 @@
 import {
   GraphQLBoolean,
-  GraphQLID,
   GraphQLInputObjectType,
   GraphQLInt,
   GraphQLNonNull,
@@ -28,12 +27,11 @@ import {
   decodeCursor,
   encodeCursor,
   pageSize,
+  required,
 } from '../api/index.js';
 
 /** The name of the list's order; a cursor of another list is refused. */
 const ORDER = 'tenants';
-
-const required = { id: new GraphQLNonNull(GraphQLID), string: new GraphQLNonNull(GraphQLString) };
 
 const TenantType = new GraphQLObjectType<Tenant>({
   name: 'Tenant',

@@ -19,11 +19,8 @@ import { Balancer, GatewayProcess, putOf, TestGateway } from '../testing/index.j
 /** What goes on while something is away, and after it is back. */
 const ACKS = 25;
 const REDIS_AWAY_MS = 3_000;
+/** For one operation, or all to come to rest: what is away may take long to start. */
 const REST_LIMIT_MS = 60_000;
-/** Tries of one operation, each a REST call by way of the balancer. */
-const TRIES = 2_000;
-/** Between them, so that all together outlast what is away, however slowly it starts. */
-const PAUSE_MS = 30;
 
 let postgres: OwnPostgres;
 let redis: OwnRedis;
@@ -68,19 +65,22 @@ class Writer {
     }
   }
 
-  private async answer(op: object): Promise<OpResult> {
-    for (let tries = 0; tries < TRIES; tries++) {
-      const response = await fetch(`${url}/api/v2/ops`, {
-        method: 'POST',
-        headers: { 'x-api-key': this.key, 'content-type': 'application/json' },
-        body: JSON.stringify({ ops: [op] }),
-      }).catch(() => null);
-      const body = (await response?.json().catch(() => null)) as { results?: OpResult[] } | null | undefined;
-      const result = body?.results?.[0];
-      if (result && (result.success || !result.error.retryable)) return result;
-      await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
-    }
-    throw new Error('no answer');
+  /** Tries, by way of the balancer, for as long as what is away may take to start. */
+  private answer(op: object): Promise<OpResult> {
+    return eventually(
+      'an answer',
+      async () => {
+        const response = await fetch(`${url}/api/v2/ops`, {
+          method: 'POST',
+          headers: { 'x-api-key': this.key, 'content-type': 'application/json' },
+          body: JSON.stringify({ ops: [op] }),
+        }).catch(() => null);
+        const body = (await response?.json().catch(() => null)) as { results?: OpResult[] } | null | undefined;
+        const result = body?.results?.[0];
+        return result && (result.success || !result.error.retryable) ? result : null;
+      },
+      REST_LIMIT_MS,
+    );
   }
 }
 

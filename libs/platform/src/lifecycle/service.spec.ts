@@ -192,13 +192,26 @@ describe('a body beyond the limit', () => {
     const socket = connect(Number(new URL(url).port), '127.0.0.1');
     sockets.push(socket);
     const heard = { text: '', isShut: false };
-    socket.setEncoding('utf8').on('data', (text: string) => (heard.text += text));
-    socket.on('error', () => undefined).on('close', () => (heard.isShut = true));
+    let hear = Promise.withResolvers<void>();
+    const tell = () => {
+      hear.resolve();
+      hear = Promise.withResolvers();
+    };
+    socket.setEncoding('utf8').on('data', (text: string) => {
+      heard.text += text;
+      tell();
+    });
+    socket
+      .on('error', () => undefined)
+      .on('close', () => {
+        heard.isShut = true;
+        tell();
+      });
     socket.write(
       `POST /echo HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: ${length}\r\n\r\n "`,
     );
     const until = async (what: RegExp) => {
-      while (!what.test(heard.text) && !heard.isShut) await new Promise((resolve) => setTimeout(resolve, 5));
+      while (!what.test(heard.text) && !heard.isShut) await hear.promise;
       return heard;
     };
     return { socket, until };
